@@ -1,0 +1,537 @@
+"""Folds the service's messages into events, and keeps what was said. No I/O, no clock, no task.
+
+One message in, some events out. What belongs together is told by `content_id`, never by what came last:
+the user's blocks may stand before, after or around the end of the user's speech, and the text of what was
+heard comes long after the audio.
+
+Terms: a *segment* is one or two sentences, planned as a SPECULATIVE text, spoken as an audio block, and
+confirmed as a FINAL text once it has been heard. A *response* is the segments up to the audio block that
+ends with END_TURN. What follows was learned from recorded sessions of Nova 2 Sonic.
+"""
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal, Protocol, assert_never
+
+from novasonic import events, messages
+from novasonic.events import Event, Latency
+from novasonic.messages import InputMessage, OutputMessage
+from novasonic.models import Prices, Usage
+
+_RATE_UNLESS_TOLD: Final = 24_000
+_TIMES_KEPT: Final = 4096  # sends whose time is remembered: two minutes of 32 ms frames
+_UNSETTLED_KEPT: Final = 8  # responses that wait for their FINAL texts; more than two were never seen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """What one side said, in full: consecutive pieces of one role are one message.
+
+    Attributes:
+        role: Who said it.
+        text: The user's words; or the words of the model that were spoken, never those that were only
+            planned. The service counts a sentence as spoken once it was begun.
+        interrupted: Whether the user broke in. What the model says next is a message of its own.
+        heard: Seconds of speech that were heard of an interrupted message; None if no player tells.
+        heard_text: The part of `text` that `heard` covers: an estimate, cut in proportion.
+    """
+
+    role: Literal["USER", "ASSISTANT"]
+    text: str = field(repr=False)
+    interrupted: bool = False
+    heard: float | None = None
+    heard_text: str | None = field(default=None, repr=False)
+
+
+class Player(Protocol):
+    """Whatever plays the model's speech and knows how much of it was heard."""
+
+    def heard(self, turn: int) -> float | None:
+        """Return how many seconds of the turn's speech were played, or None if that is not known."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class _Segment:
+    """One or two sentences of a response."""
+
+    planned: str = ""
+    spoken: str = ""
+    confirmed: bool = False
+    seconds: float = 0.0
+
+
+@dataclass(slots=True, kw_only=True)
+class _Response:
+    """What the model says in one turn."""
+
+    turn: int
+    asked_at: float | None
+    segments: list[_Segment] = field(default_factory=list[_Segment])
+    text_at: float | None = None
+    audio_at: float | None = None
+    ended: bool = False
+    interrupted: bool = False
+    heard: float | None = None
+
+    @property
+    def latency(self) -> Latency:
+        return Latency(
+            text=_seconds(self.asked_at, self.text_at), audio=_seconds(self.asked_at, self.audio_at)
+        )
+
+    @property
+    def settled(self) -> bool:
+        """Whether no FINAL text of it will come any more."""
+        return self.ended and all(segment.confirmed for segment in self.segments)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Utterance:
+    """What the user said, or typed, before a response."""
+
+    text: str = ""
+    typed: str = ""  # and not yet echoed, if the service should do that
+
+
+@dataclass(slots=True, kw_only=True)
+class _Block:
+    """A block that the service has opened."""
+
+    type: str
+    role: str
+    stage: str | None
+    sample_rate: int
+    response: _Response | None = None
+    segment: _Segment | None = None
+    odd: bytes = b""  # half a sample, until its other half comes
+
+
+class Conversation:
+    """One conversation so far.
+
+    Args:
+        history: What was said before it began.
+        prices: What the model's tokens cost.
+        sample_rate: Of the audio that is sent, in Hz.
+    """
+
+    def __init__(
+        self, *, history: Sequence[Message] = (), prices: Prices | None = None, sample_rate: int = 16_000
+    ) -> None:
+        self.usage = Usage(prices=prices)
+        self.player: Player | None = None
+        self._before = tuple(history)
+        self._said: list[_Utterance | _Response] = []
+        self._responses = 0
+        self._response: _Response | None = None  # the latest one
+        self._unsettled = deque[_Response](maxlen=_UNSETTLED_KEPT)
+        self._blocks: dict[str, _Block] = {}
+        self._calls: set[str] = set()
+        self._typing: dict[str, _Utterance] = {}
+        self._asked_at: float | None = None
+        self._speech_began_at: float | None = None
+        self._sent_audio = _SentAudio(sample_rate)
+
+    @property
+    def history(self) -> tuple[Message, ...]:
+        """What was said so far, in order."""
+        merged: list[Message] = []
+        for message in (*self._before, *self._messages()):
+            if merged and merged[-1].role == message.role and not merged[-1].interrupted:
+                merged[-1] = _joined(merged[-1], message)
+            else:
+                merged.append(message)
+        return tuple(merged)
+
+    def sent(self, message: InputMessage, now: float) -> None:
+        """Take note of what was sent, at the time `now` in seconds of any clock."""
+        match message:
+            case messages.AudioInput(content=pcm):
+                self._sent_audio.add(len(pcm) // 2, now)
+            case messages.InputContentStart(type="TEXT", interactive=True, content_name=name):
+                self._typing[name] = self._utterance()
+            case messages.TextInput(content_name=name, content=text) if name in self._typing:
+                self._typing[name].typed += text
+            case messages.InputContentEnd(content_name=name) if name in self._typing:
+                utterance = self._typing.pop(name)
+                utterance.text = _join(utterance.text, utterance.typed)
+                self._asked_at = now
+            case _:
+                pass
+
+    def feed(self, message: OutputMessage, now: float) -> list[Event]:
+        """Take in what the service said, at the time `now`, and return what that means to a listener."""
+        match message:
+            case messages.AudioOutput():
+                return self._audio(message, now)
+            case messages.OutputContentStart():
+                return self._block_started(message, now)
+            case messages.TextOutput():
+                return self._text(message, now)
+            case messages.OutputContentEnd():
+                return self._block_ended(message, now)
+            case messages.ToolUse():
+                return self._tool_use(message, now)
+            case messages.UsageEvent():
+                self.usage += message.delta
+                return [
+                    events.UsageUpdated(
+                        turn=self._responses,
+                        delta=replace(message.delta, prices=self.usage.prices),
+                        total=self.usage,
+                        source=(message,),
+                    )
+                ]
+            case messages.UserSpeechStart():
+                self._speech_began_at = self._sent_audio.time_of(message.offset_ms)
+                return [
+                    events.UserSpeechStarted(
+                        turn=self._responses + 1, offset=message.offset_ms / 1000, source=(message,)
+                    )
+                ]
+            case messages.UserSpeechEnd():
+                self._asked_at = self._sent_audio.time_of(message.offset_ms)
+                return [
+                    events.UserSpeechEnded(
+                        turn=self._responses + 1,
+                        offset=message.offset_ms / 1000,
+                        detected_at=message.detected_at_ms / 1000,
+                        source=(message,),
+                    )
+                ]
+            case messages.UnknownMessage(name=name, payload=payload):
+                return [
+                    events.UnknownEvent(turn=self._responses, name=name, payload=payload, source=(message,))
+                ]
+            case messages.CompletionStart() | messages.CompletionEnd():
+                return []  # they stand around the whole stream, and say nothing of turns
+            case _:
+                assert_never(message)
+
+    # --- blocks -------------------------------------------------------------------------------------------
+
+    def _block_started(self, message: messages.OutputContentStart, now: float) -> list[Event]:
+        block = self._blocks[message.content_id] = _Block(
+            type=message.type,
+            role=message.role,
+            stage=message.stage,
+            sample_rate=message.sample_rate or _RATE_UNLESS_TOLD,
+        )
+        return self._place(block, message, now)
+
+    def _block(
+        self, message: messages.TextOutput | messages.AudioOutput | messages.ToolUse, kind: str, now: float
+    ) -> tuple[_Block, list[Event]]:
+        """The block that a message belongs to: a new one, where the service did not open one first."""
+        found = self._blocks.get(message.content_id)
+        if found is not None:
+            return found, []
+        block = self._blocks[message.content_id] = _Block(
+            type=kind, role=message.role, stage=None, sample_rate=_RATE_UNLESS_TOLD
+        )
+        return block, self._place(block, message, now)
+
+    def _place(self, block: _Block, message: OutputMessage, now: float) -> list[Event]:
+        """Find the response that a block belongs to; a planned text, audio or a tool may begin one."""
+        match block:
+            case _Block(type="TEXT", role="ASSISTANT", stage="SPECULATIVE"):
+                started = self._respond(message)
+                response = self._current()
+                block.segment = _Segment()
+                response.segments.append(block.segment)
+                if response.text_at is None:
+                    response.text_at = now
+            case _Block(type="AUDIO"):
+                # A response begins with its text: audio without one is late audio of the response before,
+                # if that was interrupted.
+                late = self._response is not None and self._response.interrupted
+                started = [] if late else self._respond(message)
+                response = self._current()
+                block.segment = response.segments[-1] if response.segments else None
+            case _Block(type="TOOL"):
+                started = self._respond(message)
+                response = self._current()
+            case _:
+                return []
+        block.response = response
+        return started
+
+    def _block_ended(self, message: messages.OutputContentEnd, now: float) -> list[Event]:
+        block = self._blocks.pop(message.content_id, None)
+        kind = message.type or (block.type if block else "")
+        match kind, message.stop_reason:
+            case "TEXT" | "AUDIO", "INTERRUPTED":
+                return self._interrupted(message, now)
+            case ("AUDIO", "PARTIAL_TURN") | ("AUDIO", ""):
+                return []
+            case "AUDIO", reason:
+                response = block.response if block else self._response
+                return self._ended(response, reason, message)
+            case _:
+                return []
+
+    # --- responses ----------------------------------------------------------------------------------------
+
+    def _current(self) -> _Response:
+        assert self._response is not None  # noqa: S101 - _place() has just seen to it
+        return self._response
+
+    def _respond(self, message: OutputMessage) -> list[Event]:
+        """Begin a response, unless one is being generated."""
+        if self._response is not None and not self._response.ended:
+            return []
+        self._responses += 1
+        self._response = _Response(turn=self._responses, asked_at=self._asked_at)
+        self._asked_at = None
+        self._said.append(self._response)
+        for earlier in [each for each in self._unsettled if each.interrupted]:
+            self._unsettled.remove(earlier)  # what is not confirmed by now was not heard
+        self._unsettled.append(self._response)
+        return [events.TurnStarted(turn=self._responses, source=(message,))]
+
+    def _ended(self, response: _Response | None, reason: str, message: OutputMessage) -> list[Event]:
+        if response is None or response.ended:
+            return []
+        response.ended = True
+        return [
+            events.TurnEnded(
+                turn=response.turn,
+                interrupted=response.interrupted,
+                reason=reason,
+                latency=response.latency,
+                source=(message,),
+            )
+        ]
+
+    def _interrupted(self, message: OutputMessage, now: float) -> list[Event]:
+        """The user broke in. The service says so in two ways, a text and a stop reason: one is enough."""
+        response = self._response
+        if response is None or response.interrupted:
+            return []
+        for each in self._unsettled:  # also one that still plays while the next is being generated
+            each.interrupted = True
+        response.interrupted = True
+        response.heard = self.player.heard(response.turn) if self.player else None
+        return [
+            events.Interrupted(
+                turn=response.turn,
+                heard=response.heard,
+                latency=_seconds(self._speech_began_at, now),
+                source=(message,),
+            ),
+            *self._ended(response, "INTERRUPTED", message),
+        ]
+
+    # --- what is said -------------------------------------------------------------------------------------
+
+    def _text(self, message: messages.TextOutput, now: float) -> list[Event]:
+        block, produced = self._block(message, "TEXT", now)
+        role = block.role or message.role
+        if role == "ASSISTANT" and message.says_interrupted:
+            return [*produced, *self._interrupted(message, now)]
+        turn = self._responses
+        match role:
+            case "USER":
+                block.stage = "FINAL"
+                produced += self._user_said(message, now)
+                turn = self._responses + 1
+            case "ASSISTANT":
+                produced += self._model_said(block, message, now)
+                turn = block.response.turn if block.response else turn
+            case _:
+                pass  # newer than this library: the listener may know it
+        transcript = events.Transcript(
+            turn=turn,
+            role=role,
+            text=message.content,
+            stage=block.stage or "FINAL",
+            content_id=message.content_id,
+            source=(message,),
+        )
+        return [*produced, transcript]
+
+    def _model_said(self, block: _Block, message: messages.TextOutput, now: float) -> list[Event]:
+        produced = list[Event]()
+        if block.stage is None:  # the service did not say: what was planned before is now confirmed
+            block.stage = "FINAL" if self._planned(message.content) else "SPECULATIVE"
+            produced += self._place(block, message, now)
+        match block.stage:
+            case "SPECULATIVE" if block.segment is not None:
+                block.segment.planned += message.content
+            case "FINAL":
+                if block.segment is None:
+                    produced += self._confirm(block, message)
+                if block.segment is not None:
+                    block.segment.spoken += message.content
+            case _:
+                pass  # a stage that is newer than this library
+        return produced
+
+    def _user_said(self, message: messages.TextOutput, now: float) -> list[Event]:
+        response, ended = self._response, list[Event]()
+        if response is not None and not response.ended and not response.segments:
+            ended = self._ended(response, "TOOL_USE", message)  # it waits for a tool; what comes now is new
+        utterance = self._utterance()
+        if utterance.typed and utterance.typed.strip() == message.content.strip():
+            utterance.typed = ""  # an echo of what was typed
+        else:
+            utterance.text = _join(utterance.text, message.content)
+        if self._asked_at is None:
+            self._asked_at = now  # version 1 does not say when the user's speech ended
+        return ended
+
+    def _utterance(self) -> _Utterance:
+        if not self._said or not isinstance(self._said[-1], _Utterance):
+            self._said.append(_Utterance())
+        latest = self._said[-1]
+        assert isinstance(latest, _Utterance)  # noqa: S101 - for the type checkers
+        return latest
+
+    def _planned(self, text: str) -> tuple[_Response, _Segment] | None:
+        """The earliest segment that waits to be confirmed and has these words."""
+        return next(
+            (found for found in self._unconfirmed() if found[1].planned.strip() == text.strip()), None
+        )
+
+    def _unconfirmed(self) -> Iterator[tuple[_Response, _Segment]]:
+        """What waits to be confirmed, in the order in which that should happen."""
+        for response in self._unsettled:
+            for segment in response.segments:
+                if not segment.confirmed:
+                    yield response, segment
+
+    def _confirm(self, block: _Block, message: messages.TextOutput) -> list[Event]:
+        """File a text that was heard under the segment that was planned."""
+        produced = list[Event]()
+        found = self._planned(message.content) or next(self._unconfirmed(), None)
+        if found is None:  # heard, but never planned
+            if self._response is None:
+                produced += self._respond(message)
+            found = (self._current(), _Segment())
+            found[0].segments.append(found[1])
+        block.response, block.segment = found
+        block.segment.confirmed = True
+        if block.response in self._unsettled and (block.response.settled or block.response.interrupted):
+            self._unsettled.remove(block.response)  # after an interruption, only one more is confirmed
+        return produced
+
+    def _audio(self, message: messages.AudioOutput, now: float) -> list[Event]:
+        block, started = self._block(message, "AUDIO", now)
+        response = block.response
+        if response is None or response.interrupted:
+            return started
+        pcm = block.odd + message.content
+        block.odd = pcm[len(pcm) & ~1 :]
+        pcm = pcm[: len(pcm) & ~1]
+        if not pcm:
+            return started
+        if response.audio_at is None:
+            response.audio_at = now
+        if block.segment is not None:
+            block.segment.seconds += len(pcm) / 2 / block.sample_rate
+        chunk = events.AudioChunk(
+            turn=response.turn,
+            pcm=pcm,
+            sample_rate=block.sample_rate,
+            content_id=message.content_id,
+            source=(message,),
+        )
+        return [*started, chunk]
+
+    def _tool_use(self, message: messages.ToolUse, now: float) -> list[Event]:
+        block, started = self._block(message, "TOOL", now)
+        if message.tool_use_id in self._calls:
+            return started
+        self._calls.add(message.tool_use_id)
+        arguments = message.arguments
+        call = events.ToolCall(
+            turn=block.response.turn if block.response else self._responses,
+            id=message.tool_use_id,
+            name=message.tool_name,
+            arguments={} if arguments is None else arguments,
+            error=None if arguments is not None else "the arguments are no JSON object",
+            source=(message,),
+        )
+        return [*started, call]
+
+    # --- history ------------------------------------------------------------------------------------------
+
+    def _messages(self) -> Iterator[Message]:
+        for said in self._said:
+            match said:
+                case _Utterance(text=text) if text.strip():
+                    yield Message(role="USER", text=text)
+                case _Response():
+                    message = _spoken(said)
+                    if message.text.strip():
+                        yield message
+                case _:
+                    pass
+
+
+class _SentAudio:
+    """When which part of the audio was sent: the service names offsets in it, and no times."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self._samples_per_ms = sample_rate / 1000
+        self._samples = 0
+        self._offsets = deque[int](maxlen=_TIMES_KEPT)  # samples sent before and with each frame
+        self._times = deque[float](maxlen=_TIMES_KEPT)
+
+    def add(self, samples: int, now: float) -> None:
+        self._samples += samples
+        self._offsets.append(self._samples)
+        self._times.append(now)
+
+    def time_of(self, offset_ms: int) -> float | None:
+        at = bisect_left(self._offsets, offset_ms * self._samples_per_ms)
+        return self._times[at] if at < len(self._times) else None
+
+
+def _seconds(start: float | None, end: float | None) -> float | None:
+    return None if start is None or end is None else end - start
+
+
+def _spoken(response: _Response) -> Message:
+    """What was heard of a response, as far as one can know."""
+    text, heard_text, left = "", "", response.heard
+    for segment in response.segments:
+        if segment.confirmed:
+            words = segment.spoken
+        elif response.interrupted:
+            continue  # the one segment that was begun is confirmed right after the interruption
+        else:
+            words = segment.planned  # its confirmation is due only once it has been played
+        if left is not None:
+            heard_text = _join(heard_text, _share(words, left, segment.seconds))
+            left = max(0.0, left - segment.seconds)
+        text = _join(text, words)
+    return Message(
+        role="ASSISTANT",
+        text=text,
+        interrupted=response.interrupted,
+        heard=response.heard,
+        heard_text=heard_text if response.heard is not None else None,
+    )
+
+
+def _share(text: str, heard: float, seconds: float) -> str:
+    """The words of `text` that fit into `heard` seconds, if all of it takes `seconds`."""
+    if heard >= seconds:
+        return text
+    end = int(len(text) * heard / seconds)
+    return text[:end] if text[end : end + 1].isspace() else text[: text.rfind(" ", 0, end) + 1].rstrip()
+
+
+def _join(text: str, more: str) -> str:
+    """Read on: with a blank in between, if there is none."""
+    gap = text and more and not text[-1].isspace() and not more[0].isspace()
+    return f"{text} {more}" if gap else text + more
+
+
+def _joined(first: Message, second: Message) -> Message:
+    heard_text = None if second.heard_text is None else _join(first.text, second.heard_text)
+    return replace(second, text=_join(first.text, second.text), heard_text=heard_text)

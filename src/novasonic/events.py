@@ -1,0 +1,223 @@
+"""What iterating over a session yields: things that happened, told to a listener. No I/O, no behaviour.
+
+Failure is no event: the iterator raises it.
+
+Turns are counted by the model's responses. What the user says carries the number of the response that it
+is going to get; 0 stands on what has to do with no turn.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from novasonic.messages import OutputMessage
+from novasonic.models import Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventBase:
+    """What every event has.
+
+    Attributes:
+        turn: The turn that it belongs to, from 1; 0 for none.
+        source: The service's messages that it was made of, for whoever needs all there is.
+    """
+
+    turn: int = 0
+    source: tuple[OutputMessage, ...] = field(default=(), repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """How long the user had to wait, in seconds, as seen from here; None for what cannot be told.
+
+    Attributes:
+        text: From the end of what the user said to the first text that the model plans to say.
+        audio: From there to the first sound of it.
+    """
+
+    text: float | None = None
+    audio: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionStarted(EventBase):
+    """The service has accepted the session.
+
+    Attributes:
+        session_id: The service's id of it; None, as it tells only once it has heard some audio. Later it
+            is `SonicSession.session_id`.
+        request_id: What AWS's support asks for.
+    """
+
+    model: str
+    voice: str
+    session_id: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserSpeechStarted(EventBase):
+    """The service heard the user begin to speak. Nova 2 and later.
+
+    Attributes:
+        offset: Where in the audio that was sent, in seconds.
+    """
+
+    offset: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserSpeechEnded(EventBase):
+    """The service heard the user stop. Nova 2 and later.
+
+    Attributes:
+        offset: Where in the audio that was sent, in seconds.
+        detected_at: How much audio it took to tell, in seconds.
+    """
+
+    offset: float
+    detected_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcript(EventBase):
+    """What the user said, or what the model is about to say or has said.
+
+    Attributes:
+        role: "USER" or "ASSISTANT".
+        text: A piece of it: several of a turn and role read on without a break.
+        stage: "SPECULATIVE" is about to be spoken: show it. "FINAL" was spoken: keep it. What the user says
+            is always FINAL; each piece of the model's speech comes first SPECULATIVE and then, unless
+            somebody broke in, FINAL with the same text.
+        content_id: The service's id of the block.
+    """
+
+    role: str
+    text: str = field(repr=False)
+    stage: str
+    content_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioChunk(EventBase):
+    """A piece of the model's speech; it comes several times faster than it plays.
+
+    Attributes:
+        pcm: Samples: 16-bit little-endian mono, no header.
+        sample_rate: In Hz.
+        content_id: The service's id of the block: one or two sentences.
+    """
+
+    pcm: bytes = field(repr=False)
+    sample_rate: int
+    content_id: str = ""
+
+    @property
+    def duration(self) -> float:
+        """How long it plays, in seconds."""
+        return len(self.pcm) / 2 / self.sample_rate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interrupted(EventBase):
+    """The user broke in: stop playing now. No more audio of this turn will come.
+
+    Attributes:
+        heard: Seconds of the turn's speech that were played before it; None if no player tells.
+        latency: Seconds from the user's first sound to this event; None if it cannot be told.
+    """
+
+    heard: float | None = None
+    latency: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall(EventBase):
+    """The model wants a tool to be run, and an answer with `send_tool_result`.
+
+    Attributes:
+        id: Names the call in its answer.
+        name: The tool, as it was offered.
+        arguments: What to run it with.
+        error: What is wrong with the arguments, where they cannot be read; then they are empty here.
+    """
+
+    id: str
+    name: str
+    arguments: dict[str, Any] = field(repr=False)
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnStarted(EventBase):
+    """The model begins to respond."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnEnded(EventBase):
+    """All of a response has been generated, or it was cut. It may play on for a long time.
+
+    Attributes:
+        interrupted: Whether the user cut it while it was being generated. A user who breaks in later, while
+            it plays, causes an `Interrupted` after this.
+        reason: The service's word: "END_TURN", "INTERRUPTED", "TOOL_USE", or something newer.
+        latency: How long the user had to wait for it.
+    """
+
+    interrupted: bool
+    reason: str
+    latency: Latency
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageUpdated(EventBase):
+    """The service counted tokens.
+
+    Attributes:
+        delta: Since the last time.
+        total: In the session so far.
+    """
+
+    delta: Usage
+    total: Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEnded(EventBase):
+    """The last event: all went well.
+
+    Attributes:
+        reason: The service's word, "END_TURN"; "CLOSED" where it ended the stream without one.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownEvent(EventBase):
+    """Something newer than this library, or a document that cannot be read (`name` is "malformed").
+
+    Attributes:
+        name: The service's name for it.
+        payload: All that came with it.
+    """
+
+    name: str
+    payload: Any = field(repr=False)
+
+
+Event = (
+    SessionStarted
+    | UserSpeechStarted
+    | UserSpeechEnded
+    | Transcript
+    | AudioChunk
+    | Interrupted
+    | ToolCall
+    | TurnStarted
+    | TurnEnded
+    | UsageUpdated
+    | SessionEnded
+    | UnknownEvent
+)
+"""Whatever iterating over a session may yield."""
