@@ -1,1 +1,126 @@
-"""x."""
+"""Spoken conversations with Amazon Nova 2 Sonic, from any asyncio program.
+
+    async with SonicSession(voice="tiffany", system="Be brief.") as session:
+        await session.send_text("Hello!")
+        async for event in session:
+            ...
+
+Here are the names of a first program; the rest is one module away. Importing this package is cheap: a name
+is loaded when it is first used, and the AWS SDK when a session is opened.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from novasonic.conversation import Message
+    from novasonic.errors import (
+        AccessDeniedError,
+        ConcurrencyError,
+        ConfigurationError,
+        ConnectError,
+        CredentialsError,
+        InputTimeoutError,
+        InvalidRequestError,
+        LocalProtocolError,
+        ModelNotFoundError,
+        ProtocolError,
+        RemoteProtocolError,
+        ServiceError,
+        SessionExpiredError,
+        SonicError,
+        StreamLostError,
+        ThrottledError,
+        TransportError,
+    )
+    from novasonic.events import (
+        AudioChunk,
+        Event,
+        Interrupted,
+        Latency,
+        SessionEnded,
+        SessionStarted,
+        ToolCall,
+        Transcript,
+        TurnEnded,
+        TurnStarted,
+        UnknownEvent,
+        UsageUpdated,
+        UserSpeechEnded,
+        UserSpeechStarted,
+    )
+    from novasonic.messages import Inference, ToolSpec
+    from novasonic.models import Usage
+    from novasonic.reply import Reply
+    from novasonic.session import SessionState, SonicSession, Stats, ask
+
+__version__: Final = "0.1.0"
+
+__all__ = [
+    "AccessDeniedError",
+    "AudioChunk",
+    "ConcurrencyError",
+    "ConfigurationError",
+    "ConnectError",
+    "CredentialsError",
+    "Event",
+    "Inference",
+    "InputTimeoutError",
+    "Interrupted",
+    "InvalidRequestError",
+    "Latency",
+    "LocalProtocolError",
+    "Message",
+    "ModelNotFoundError",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "Reply",
+    "ServiceError",
+    "SessionEnded",
+    "SessionExpiredError",
+    "SessionStarted",
+    "SessionState",
+    "SonicError",
+    "SonicSession",
+    "Stats",
+    "StreamLostError",
+    "ThrottledError",
+    "ToolCall",
+    "ToolSpec",
+    "Transcript",
+    "TransportError",
+    "TurnEnded",
+    "TurnStarted",
+    "UnknownEvent",
+    "Usage",
+    "UsageUpdated",
+    "UserSpeechEnded",
+    "UserSpeechStarted",
+    "ask",
+]
+
+_HOMES: Final = {
+    "Inference": "messages",
+    "Message": "conversation",
+    "Reply": "reply",
+    "SessionState": "session",
+    "SonicSession": "session",
+    "Stats": "session",
+    "ToolSpec": "messages",
+    "Usage": "models",
+    "ask": "session",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a name when it is first used."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOMES.get(name, "errors" if name.endswith("Error") else "events")
+    found: object = getattr(importlib.import_module(f"novasonic.{home}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -136,6 +136,11 @@ class Conversation:
         self._sent_audio = _SentAudio(sample_rate)
 
     @property
+    def turns(self) -> int:
+        """How many responses there were."""
+        return self._responses
+
+    @property
     def history(self) -> tuple[Message, ...]:
         """What was said so far, in order."""
         merged: list[Message] = []
@@ -157,7 +162,7 @@ class Conversation:
                 self._typing[name].typed += text
             case messages.InputContentEnd(content_name=name) if name in self._typing:
                 utterance = self._typing.pop(name)
-                utterance.text = _join(utterance.text, utterance.typed)
+                utterance.text = read_on(utterance.text, utterance.typed)
                 self._asked_at = now
             case _:
                 pass
@@ -378,7 +383,7 @@ class Conversation:
         if utterance.typed and utterance.typed.strip() == message.content.strip():
             utterance.typed = ""  # an echo of what was typed
         else:
-            utterance.text = _join(utterance.text, message.content)
+            utterance.text = read_on(utterance.text, message.content)
         if self._asked_at is None:
             self._asked_at = now  # version 1 does not say when the user's speech ended
         return ended
@@ -506,9 +511,9 @@ def _spoken(response: _Response) -> Message:
         else:
             words = segment.planned  # its confirmation is due only once it has been played
         if left is not None:
-            heard_text = _join(heard_text, _share(words, left, segment.seconds))
+            heard_text = read_on(heard_text, _share(words, left, segment.seconds))
             left = max(0.0, left - segment.seconds)
-        text = _join(text, words)
+        text = read_on(text, words)
     return Message(
         role="ASSISTANT",
         text=text,
@@ -526,12 +531,12 @@ def _share(text: str, heard: float, seconds: float) -> str:
     return text[:end] if text[end : end + 1].isspace() else text[: text.rfind(" ", 0, end) + 1].rstrip()
 
 
-def _join(text: str, more: str) -> str:
-    """Read on: with a blank in between, if there is none."""
+def read_on(text: str, more: str) -> str:
+    """Return one piece of a transcript after the other, with a blank in between if neither has one."""
     gap = text and more and not text[-1].isspace() and not more[0].isspace()
     return f"{text} {more}" if gap else text + more
 
 
 def _joined(first: Message, second: Message) -> Message:
-    heard_text = None if second.heard_text is None else _join(first.text, second.heard_text)
-    return replace(second, text=_join(first.text, second.text), heard_text=heard_text)
+    heard_text = None if second.heard_text is None else read_on(first.text, second.heard_text)
+    return replace(second, text=read_on(first.text, second.text), heard_text=heard_text)

@@ -25,7 +25,7 @@ from uuid import uuid4
 import msgspec
 
 from novasonic.errors import RemoteProtocolError
-from novasonic.models import Usage
+from novasonic.models import Limits, Usage
 
 type Json = Mapping[str, Any]
 """A JSON object."""
@@ -43,7 +43,7 @@ BLOCK_TYPES: Final[tuple[BlockType, ...]] = get_args(BlockType)
 INPUT_ROLES: Final[tuple[InputRole, ...]] = get_args(InputRole)
 ENDPOINTING: Final[tuple[Endpointing, ...]] = get_args(Endpointing)
 
-TEXT_LIMIT: Final = 1024
+TEXT_LIMIT: Final = Limits().text_bytes
 """Bytes of UTF-8 in one `TextInput`; longer text is split inside its block ("Chat history")."""
 
 _INTERRUPTED: Final = "interrupted"

@@ -192,7 +192,7 @@ class Model:
     runs_tools_asynchronously: bool = True
     reports_user_speech: bool = True
     takes_system_speech: bool = True
-    voices: tuple[Voice, ...]
+    voices: tuple[Voice, ...] = field(repr=False)
     regions: tuple[str, ...]
     end_of_life: date | None = None
     limits: Limits = field(default=Limits(), repr=False)
@@ -279,7 +279,7 @@ MODELS: Final = (
         ),
     ),
     # Abilities: the user guide of version 1 knows none of these, and clients drop or refuse them. End of
-    # life: the model's card in the Bedrock user guide. Prices: AWS's price list of us-east-1, NovaSonic-*.
+    # life: the model's card in the Bedrock user guide. Prices: its last, in AWS's price list of us-east-1.
     Model(
         id="amazon.nova-sonic-v1:0",
         name="Nova Sonic",
@@ -297,7 +297,7 @@ MODELS: Final = (
             text_input=0.06,
             text_output=0.24,
             as_of=date(2026, 9, 14),
-            source="https://aws.amazon.com/nova/pricing/",
+            source="https://aws.amazon.com/bedrock/pricing/",
         ),
     ),
 )

@@ -1,0 +1,116 @@
+"""One question and its answer, put together from events. No I/O but saving, no clock."""
+
+import os
+from dataclasses import dataclass, field
+
+from novasonic import events
+from novasonic.audio import write_wav
+from novasonic.conversation import read_on
+from novasonic.events import Event, Latency
+from novasonic.models import Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """One turn, in full.
+
+    Attributes:
+        user_text: What the service heard; empty for what was typed.
+        text: What the model said.
+        audio: Its speech: 16-bit little-endian mono samples.
+        sample_rate: Of the speech, in Hz.
+        tool_calls: The tools that the model called.
+        interrupted: Whether the user broke in.
+        usage: The tokens that were counted meanwhile.
+        latency: How long the user had to wait.
+    """
+
+    user_text: str = field(repr=False)
+    text: str = field(repr=False)
+    audio: bytes = field(repr=False)
+    sample_rate: int
+    tool_calls: tuple[events.ToolCall, ...] = ()
+    interrupted: bool = False
+    usage: Usage = field(default_factory=Usage)
+    latency: Latency = field(default_factory=Latency)
+
+    @property
+    def duration(self) -> float:
+        """How long the speech plays, in seconds."""
+        return len(self.audio) / 2 / self.sample_rate
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the speech into a WAV file; one that is there is overwritten.
+
+        Raises:
+            ConfigurationError: If the file cannot be written.
+        """
+        write_wav(path, self.audio, self.sample_rate)
+
+
+class Answer:
+    """What has come of an answer so far.
+
+    A question may hold pauses in which the model begins to answer; then the last answer counts.
+
+    Args:
+        after_turn: The last turn before the question. What belongs to it is passed over.
+        sample_rate: Of the speech, in Hz.
+    """
+
+    def __init__(self, *, after_turn: int, sample_rate: int) -> None:
+        self.complete = False
+        self._after_turn = after_turn
+        self._sample_rate = sample_rate
+        self._user_text = ""
+        self._usage = Usage()
+        self._tool_calls: list[events.ToolCall] = []
+        self._begin_again()
+
+    def _begin_again(self) -> None:
+        self._text = ""
+        self._audio = bytearray()
+        self._interrupted = False
+        self._latency = Latency()
+
+    def feed(self, event: Event) -> None:
+        """Take in what happened."""
+        if isinstance(event, events.UsageUpdated):
+            self._usage += event.delta
+        if event.turn <= self._after_turn:
+            return
+        match event:
+            case events.AudioChunk(pcm=pcm, sample_rate=sample_rate):
+                self._audio += pcm
+                self._sample_rate = sample_rate
+            case events.UserSpeechStarted():
+                self.complete = False
+            case events.Transcript(role="USER", text=text):
+                self.complete = False
+                self._user_text = read_on(self._user_text, text)
+            case events.Transcript(role="ASSISTANT", stage="SPECULATIVE", text=text):
+                self._text = read_on(self._text, text)
+            case events.TurnStarted():
+                self._begin_again()
+            case events.Interrupted():
+                self._interrupted = True
+            case events.ToolCall():
+                self._tool_calls.append(event)
+            case events.TurnEnded(reason=reason, interrupted=interrupted, latency=latency):
+                self.complete = reason != "TOOL_USE" and not interrupted
+                self._latency = latency
+            case _:
+                pass
+
+    def reply(self) -> Reply:
+        """Return what there is."""
+        return Reply(
+            user_text=self._user_text,
+            text=self._text,
+            audio=bytes(self._audio),
+            sample_rate=self._sample_rate,
+            tool_calls=tuple(self._tool_calls),
+            interrupted=self._interrupted,
+            usage=self._usage,
+            latency=self._latency,
+        )

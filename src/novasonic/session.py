@@ -1,0 +1,702 @@
+"""SonicSession: a spoken conversation with Amazon Nova 2 Sonic.
+
+A session holds together a stream to the service, the user's voice that goes out on it, the conversation that
+is told by what comes back, and the events that wait for the program.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import AsyncIterable, Buffer, Callable, Coroutine, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, Unpack, cast
+from uuid import uuid4
+
+import msgspec
+
+from novasonic import audio, events, messages, models
+from novasonic.conversation import Conversation, Message, Player
+from novasonic.errors import (
+    ConcurrencyError,
+    ConfigurationError,
+    InvalidRequestError,
+    LocalProtocolError,
+    ModelNotFoundError,
+    ServiceError,
+    StreamLostError,
+    TransportError,
+)
+from novasonic.events import Event
+from novasonic.inbox import Inbox
+from novasonic.messages import Endpointing, Inference, InputMessage, OutputMessage, ToolSpec
+from novasonic.models import Usage
+from novasonic.reply import Answer, Reply
+from novasonic.settings import Settings, check_text
+from novasonic.speech import Speech
+from novasonic.stream import Stream, open_stream
+from novasonic.transport import Connector
+
+if TYPE_CHECKING:
+    from novasonic.bedrock import CredentialsSource
+
+logger = logging.getLogger("novasonic.session")
+
+_DEFAULT_MODEL: Final = "amazon.nova-2-sonic-v1:0"
+_DEFAULT_SYSTEM: Final = "You are a friendly assistant. Keep your answers short: they are spoken."
+
+# What is left, in seconds, of `close_timeout` for giving up a stream whose goodbye nobody answered.
+_GIVING_UP: Final = 1.0
+
+# A recording may hold pauses, and each may be answered. Once all of it was sent and so long, in seconds, no
+# more speech was heard in it, the last answer is the answer.
+_SETTLING: Final = 0.5
+
+
+class SessionState(Enum):
+    """Where a session is."""
+
+    NEW = "new"
+    OPENING = "opening"
+    OPEN = "open"
+    ENDING = "ending"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """What went over a session so far.
+
+    Attributes:
+        speech_sent: Seconds of audio that the program gave.
+        silence_sent: Seconds of silence that the session added.
+        audio_dropped: Seconds of audio that `feed_audio` had no room for.
+        audio_received: Seconds of the model's speech.
+        unread_bytes: About how much memory the events take that the program has not read yet.
+    """
+
+    speech_sent: float = 0.0
+    silence_sent: float = 0.0
+    audio_dropped: float = 0.0
+    audio_received: float = 0.0
+    unread_bytes: int = 0
+
+
+class _AwsOptions(TypedDict):
+    region: str | None
+    profile: str | None
+    credentials: "CredentialsSource | None"
+    endpoint_url: str | None
+
+
+class SonicSession:
+    """A spoken conversation.
+
+    The constructor only stores and checks; `async with` opens and closes. A session is used once, in one
+    event loop, and read by one task at a time:
+
+        async with SonicSession(voice="tiffany", system="Be brief.") as session:
+            await session.send_text("Hello!")
+            async for event in session:
+                ...
+
+    Iterating ends when all went well and raises when it did not. Leaving the block by an exception skips
+    the goodbye to the service.
+
+    Args:
+        model: Id of a model or an inference profile, or an ARN; or a `models.Model` with facts of your own.
+        voice: One of the model's voices.
+        system: What the model is told about itself and its task.
+        tools: Tools that the model may call; the program answers with `send_tool_result`.
+        tool_choice: "auto", "any", or the name of the tool that each response must begin with.
+        history: What was said before; the user first.
+        inference: How the model chooses its words.
+        endpointing: How soon a pause of the user's ends a turn: sensitivity "HIGH", "MEDIUM" or "LOW". None
+            leaves it to the service.
+        input_rate: Of the audio that goes to the service: 8,000, 16,000 or 24,000 Hz. `send_audio` takes
+            others and converts them.
+        output_rate: Of the speech that comes back: 8,000, 16,000 or 24,000 Hz.
+        chunk_samples: Samples of a frame of audio that goes to the service, 1 to 4,096. AWS advises 32 ms.
+        region: AWS region; by default that of the environment or the profile.
+        profile: Profile of the AWS configuration files.
+        credentials: AWS credentials, or a callable that returns them, in place of the usual sources.
+        endpoint_url: Where the service is, if not where AWS says.
+        silence: Whether silence is sent while the program sends nothing. The service finds the end of what
+            the user says in the audio itself, and drops a session that goes quiet.
+        open_timeout: Seconds within which the session opens, or raises.
+        close_timeout: Seconds within which it closes.
+        transport: Another way to the service than AWS, such as a fake for tests.
+
+    Raises:
+        ConfigurationError: If a setting is wrong; it names the setting.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str | models.Model = _DEFAULT_MODEL,
+        voice: str = "matthew",
+        system: str = _DEFAULT_SYSTEM,
+        tools: Sequence[ToolSpec] = (),
+        tool_choice: str | None = None,
+        history: Sequence[Message] = (),
+        inference: Inference = Inference(),  # noqa: B008 - frozen
+        endpointing: Endpointing | None = None,
+        input_rate: int = 16_000,
+        output_rate: int = 24_000,
+        chunk_samples: int = 512,
+        region: str | None = None,
+        profile: str | None = None,
+        credentials: "CredentialsSource | None" = None,
+        endpoint_url: str | None = None,
+        silence: bool = True,
+        open_timeout: float = 10.0,
+        close_timeout: float = 5.0,
+        transport: Connector | None = None,
+    ) -> None:
+        self._settings = Settings(
+            model=models.lookup(model),
+            voice=voice,
+            system=system,
+            tools=tuple(tools),
+            tool_choice=tool_choice,
+            history=tuple(history),
+            inference=inference,
+            endpointing=endpointing,
+            input_rate=input_rate,
+            output_rate=output_rate,
+            chunk_samples=chunk_samples,
+            silence=silence,
+            open_timeout=open_timeout,
+            close_timeout=close_timeout,
+        )
+        self._aws = _AwsOptions(
+            region=region, profile=profile, credentials=credentials, endpoint_url=endpoint_url
+        )
+        given = [name for name, value in self._aws.items() if value is not None]
+        if transport is not None and given:
+            raise ConfigurationError(
+                f"{', '.join(given)} cannot be given together with transport, which replaces AWS"
+            )
+        self._connect = transport
+        self._oddities = self._settings.oddities(datetime.now(UTC).date())
+        for oddity in self._oddities:
+            warnings.warn(oddity, stacklevel=2)
+
+        self._state = SessionState.NEW
+        self._session_id: str | None = None
+        self._conversation = Conversation(
+            history=history, prices=self._settings.model.prices, sample_rate=input_rate
+        )
+        self._listeners: list[Callable[[InputMessage | OutputMessage, float], None]] = []
+        self._calls: set[str] = set()  # tool calls that wait for an answer
+        self._received_seconds = 0.0
+        self._end_reason = "CLOSED"
+        self._reading = False
+        self._tasks = set[asyncio.Task[None]]()  # sources and silence
+        self._closing: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._inbox: Inbox | None = None
+        self._stream: Stream | None = None
+        self._speech: Speech | None = None
+
+    # --- what is known ------------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> models.Model:
+        """The model, and what is known of it."""
+        return self._settings.model
+
+    @property
+    def state(self) -> SessionState:
+        """Where the session is."""
+        return self._state
+
+    @property
+    def session_id(self) -> str | None:
+        """The service's id of the session; None until it has heard some audio."""
+        return self._session_id
+
+    @property
+    def history(self) -> tuple[Message, ...]:
+        """What was said and heard so far, in order. Never what was planned and not spoken."""
+        return self._conversation.history
+
+    @property
+    def usage(self) -> Usage:
+        """The tokens that the service has counted so far; `usage.cost()` is their price in US dollars."""
+        return self._conversation.usage
+
+    @property
+    def stats(self) -> Stats:
+        """What went over the session so far."""
+        if self._speech is None or self._inbox is None:
+            return Stats()
+        return Stats(
+            speech_sent=self._speech.sent,
+            silence_sent=self._speech.silence,
+            audio_dropped=self._speech.dropped,
+            audio_received=self._received_seconds,
+            unread_bytes=self._inbox.unread_bytes,
+        )
+
+    def on_message(self, callback: Callable[[InputMessage | OutputMessage, float], None]) -> None:
+        """Have `callback(message, time)` called with every message of both directions, as it passes.
+
+        The time is the event loop's, in seconds. The callback runs in the event loop and must not wait; if
+        it fails, that is logged and changes nothing.
+        """
+        self._listeners.append(callback)
+
+    def played_by(self, player: Player) -> None:
+        """Let `player` tell how much of the model's speech was heard, when the user breaks in."""
+        self._conversation.player = player
+
+    # --- opening and closing ------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Open the session. Cancelling is safe: nothing is left behind.
+
+        Raises:
+            ConfigurationError: If AWS is not configured as it must be.
+            TransportError: If the service cannot be reached, or refuses.
+            LocalProtocolError: If the session was used before.
+        """
+        if self._state is not SessionState.NEW:
+            raise LocalProtocolError(f"a session is used once, and this one is {self._state.value}")
+        self._state = SessionState.OPENING
+        try:
+            await self._open()
+        except BaseException:
+            self._state = SessionState.CLOSED
+            raise
+        self._state = SessionState.OPEN
+        return self
+
+    async def _open(self) -> None:
+        settings, prompt_name = self._settings, str(uuid4())
+        self._loop = asyncio.get_running_loop()
+        self._inbox = inbox = Inbox()
+        deadline = self._loop.time() + settings.open_timeout
+        # In a thread: loading the SDK takes half a second, in which nobody's audio would flow.
+        connect = await asyncio.to_thread(self._load)
+        try:
+            stream = await open_stream(
+                connect,
+                settings.opening(prompt_name),
+                timeout=max(0.0, deadline - self._loop.time()),
+                prompt_name=prompt_name,
+                sample_rate=settings.input_rate,
+                on_sent=self._sent,
+                on_received=self._received,
+                on_ended=self._ended,
+            )
+        except TransportError as exc:
+            raise self._explained(exc) from exc
+        inbox.put(
+            events.SessionStarted(model=settings.model.id, voice=settings.voice, request_id=stream.request_id)
+        )
+        self._stream = stream
+        self._speech = Speech(stream, sample_rate=settings.input_rate, chunk_samples=settings.chunk_samples)
+        if settings.silence:
+            self._spawn(self._speech.keep_silence(), "novasonic-silence")
+
+    def _load(self) -> Connector:
+        audio.load()
+        if self._connect is not None:
+            return self._connect
+        from novasonic.bedrock import BedrockConnector  # noqa: PLC0415 - loads the AWS SDK
+
+        return BedrockConnector(self._settings.model.id, **self._aws)
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Close the session; say goodbye first, unless the block failed."""
+        await self._close(polite=exc is None)
+
+    async def end(self) -> None:
+        """Say goodbye: nothing more can be sent, and iterating ends once the service has ended the session.
+
+        Returns at once. The service drops what it has not said yet.
+        """
+        if self._state is SessionState.OPEN:
+            self._close_soon(polite=True)
+
+    async def aclose(self) -> None:
+        """Say goodbye and close the session, within `close_timeout` seconds. Twice is fine.
+
+        What was received can be read afterwards. Cancelling is safe: the session is then closed without
+        waiting for the service.
+        """
+        await self._close(polite=True)
+
+    async def _close(self, *, polite: bool) -> None:
+        if self._stream is None:
+            self._state = SessionState.CLOSED
+            return
+        closing = self._close_soon(polite=polite)
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            await self._stream.aclose()
+            await asyncio.wait({closing})
+            raise
+
+    def _close_soon(self, *, polite: bool) -> asyncio.Task[None]:
+        if self._closing is None:
+            self._state = SessionState.ENDING
+            self._closing = asyncio.create_task(self._say_goodbye(polite=polite), name="novasonic-goodbye")
+        return self._closing
+
+    async def _say_goodbye(self, *, polite: bool) -> None:
+        stream, inbox, speech = self._stream, self._inbox, self._speech
+        assert stream is not None  # noqa: S101 - only an open session is closed
+        assert inbox is not None  # noqa: S101
+        assert speech is not None  # noqa: S101
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if polite and not stream.ended:
+            speech.finish()
+            stream.finish()
+            patience = self._settings.close_timeout
+            await stream.wait_ended(patience - min(_GIVING_UP, patience / 2))
+        inbox.close()  # if the service has not ended by now, all that can come has come
+        await stream.aclose()
+        self._state = SessionState.CLOSED
+
+    # --- speaking -----------------------------------------------------------------------------------------
+
+    async def send_audio(self, data: Buffer, *, sample_rate: int | None = None, channels: int = 1) -> None:
+        """Send a piece of the user's speech; wait while more than two seconds of it are waiting already.
+
+        It goes out as it comes, not at speaking speed: this is for live audio, and `play_file` for
+        recordings. Cancelling is safe: what was not taken yet is dropped, and no frame is cut.
+
+        Args:
+            data: Of any length: bytes of 16-bit little-endian samples, or an array of int16, or of floats
+                between -1 and 1, of the shape (samples,) or (samples, channels).
+            sample_rate: In Hz, 8,000 to 192,000; by default `input_rate`.
+            channels: How many are interleaved; they are mixed into one.
+
+        Raises:
+            ConfigurationError: If `data` cannot be audio. Nothing of it is sent.
+            LocalProtocolError: If the session is not open.
+            TransportError: If it has failed.
+        """
+        _, speech = self._opened()
+        await speech.send(data, sample_rate, channels)
+
+    def feed_audio(self, data: Buffer, *, sample_rate: int | None = None, channels: int = 1) -> None:
+        """Do as `send_audio`, but from any thread and without waiting, as a sound card's callback must.
+
+        Beyond two seconds that wait to be sent, the oldest are dropped, and `stats.audio_dropped` counts
+        them. After the end of the session all is dropped. What cannot be audio ends the session: iterating
+        raises the `ConfigurationError`.
+
+        Raises:
+            LocalProtocolError: If the session was not opened yet.
+        """
+        if self._loop is None:
+            raise LocalProtocolError("the session is not open yet; use it inside its `async with`")
+        piece = audio.kept(data)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the session ended long ago
+            self._loop.call_soon_threadsafe(self._take_in, piece, sample_rate, channels)
+
+    def _take_in(self, data: Buffer, sample_rate: int | None, channels: int) -> None:
+        if self._state is SessionState.OPEN and self._speech is not None:
+            try:
+                self._speech.send_over(data, sample_rate, channels)
+            except ConfigurationError as exc:
+                self._fail(exc)
+
+    async def send_text(self, text: str) -> None:
+        """Send what the user typed; the model answers aloud. Also how the model is made to speak first.
+
+        Nova 2 and later. Cancelling is safe: the text goes out whole all the same.
+
+        Raises:
+            ConfigurationError: If the text is empty or too long.
+            LocalProtocolError: If the model does not answer typed text, or the session is not open.
+            TransportError: If it has failed.
+        """
+        check_text("text", text, limit=self.model.limits.history_bytes)
+        if not self.model.answers_typed_text:
+            raise LocalProtocolError(f"{self.model.id} does not answer typed text; send speech instead")
+        stream, _ = self._opened()
+        await stream.say(
+            messages.text_block(text, prompt_name=stream.prompt_name, role="USER", interactive=True)
+        )
+
+    async def send_tool_result(self, call: events.ToolCall | str, result: object) -> None:
+        """Answer a tool call. The model waits for an answer to every call, and takes only one.
+
+        Cancelling is safe: the answer goes out whole all the same.
+
+        Args:
+            call: The call, or its id.
+            result: Any value that JSON can hold. `{"error": "..."}` tells the model what went wrong.
+
+        Raises:
+            ConfigurationError: If `result` is nothing that JSON can hold.
+            LocalProtocolError: If the call is not known or was answered, or the session is not open.
+            TransportError: If it has failed.
+        """
+        id_ = call if isinstance(call, str) else call.id
+        # Nova 2 user guide, "Input events": a tool's result is a JSON object in a *string*.
+        wrapped = cast("object", result) if isinstance(result, Mapping) else {"result": result}
+        try:
+            text = msgspec.json.encode(wrapped).decode()
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise ConfigurationError(f"result cannot be written as JSON: {exc}") from exc
+        stream, _ = self._opened()
+        if id_ not in self._calls:
+            raise LocalProtocolError(f"no tool call {id_!r} waits for an answer")
+        self._calls.discard(id_)
+        await stream.say(messages.tool_block(text, prompt_name=stream.prompt_name, tool_use_id=id_))
+
+    def listen_to(
+        self, source: AsyncIterable[Buffer], *, sample_rate: int | None = None, channels: int = 1
+    ) -> asyncio.Task[None]:
+        """Make a microphone, a socket or whatever yields audio the user's voice.
+
+        The task that does it belongs to the session and ends with it. It may be awaited, to wait for the end
+        of the source, or cancelled. If the source fails, iterating raises what it raised.
+
+        Args:
+            source: Yields pieces of audio as `send_audio` takes them.
+            sample_rate: As for `send_audio`.
+            channels: As for `send_audio`.
+
+        Raises:
+            LocalProtocolError: If the session is not open.
+        """
+        _, speech = self._opened()
+        return self._spawn(speech.relay(source, sample_rate, channels), "novasonic-source")
+
+    async def play_file(self, path: str | os.PathLike[str]) -> None:
+        """Send a recording as the user's voice, at speaking speed, and return once all of it was sent.
+
+        Cancelling is safe: the rest is not sent.
+
+        Args:
+            path: A WAV file of 16-bit samples, of any rate from 8,000 to 192,000 Hz.
+
+        Raises:
+            ConfigurationError: If it is missing, empty, cut off, or no such WAV. Nothing is sent then.
+            LocalProtocolError: If the session is not open.
+            TransportError: If it has failed.
+        """
+        _, speech = self._opened()
+        await speech.play_file(path)
+
+    def _opened(self) -> tuple[Stream, Speech]:
+        if self._state is SessionState.OPEN and self._stream is not None and self._speech is not None:
+            return self._stream, self._speech
+        if self._state in {SessionState.NEW, SessionState.OPENING}:
+            raise LocalProtocolError("the session is not open yet; use it inside its `async with`")
+        raise LocalProtocolError("the session has ended; nothing can be sent any more")
+
+    # --- listening ----------------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Self:
+        """Iterate over what happens. A loop that is left can be taken up by another, where it stopped."""
+        return self
+
+    async def __anext__(self) -> Event:
+        """Return the next event; wait for it. Cancelling is safe: no event is lost.
+
+        Raises:
+            StopAsyncIteration: If the session has ended, and all went well.
+            TransportError: If the service failed or refused, or the connection was lost.
+            ConcurrencyError: If another task is reading the session.
+        """
+        with self._only_reader() as inbox:
+            return await inbox.get()
+
+    @contextlib.contextmanager
+    def _only_reader(self) -> Generator[Inbox]:
+        if self._inbox is None:
+            raise LocalProtocolError("the session is not open yet; read it inside its `async with`")
+        if self._reading:
+            raise ConcurrencyError("another task reads this session; let one read, and pass events on")
+        self._reading = True
+        try:
+            yield self._inbox
+        finally:
+            self._reading = False
+
+    async def ask(self, prompt: str | os.PathLike[str] | Buffer, *, timeout: float = 60.0) -> Reply:  # noqa: ASYNC109
+        """Say one thing, and return the answer in full. Only while nobody else reads the session.
+
+        Other events of the turn are passed over. Cancelling is safe: the conversation goes on.
+
+        Args:
+            prompt: What the user types; or a WAV file (a path, or a text that ends in ".wav"); or audio at
+                `input_rate`, in any form that `send_audio` takes.
+            timeout: Seconds to wait for the answer, once all of the prompt was sent.
+
+        Raises:
+            ConfigurationError: If the prompt cannot be sent.
+            ConcurrencyError: If another task is reading the session.
+            LocalProtocolError: If the session is not open.
+            ServiceError: If no answer came in time.
+            TransportError: If the session has failed.
+        """
+        with self._only_reader() as inbox:
+            answer = Answer(after_turn=self._conversation.turns, sample_rate=self._settings.output_rate)
+            await self._say(prompt)
+            loop = asyncio.get_running_loop()
+            settled_at = loop.time() + _SETTLING
+            try:
+                async with asyncio.timeout(timeout):
+                    while not answer.complete or not inbox.empty or loop.time() < settled_at:
+                        if answer.complete and inbox.empty:
+                            await inbox.arrival(settled_at - loop.time())
+                        else:
+                            answer.feed(await inbox.get())
+            except TimeoutError:
+                raise ServiceError(
+                    f"no answer came within {timeout:g} s; wait longer, or ask again"
+                ) from None
+            except StopAsyncIteration:
+                raise StreamLostError("the session ended before the answer had come") from None
+            return answer.reply()
+
+    async def _say(self, prompt: str | os.PathLike[str] | Buffer) -> None:
+        if isinstance(prompt, str) and not prompt.lower().endswith(".wav"):
+            await self.send_text(prompt)
+        elif isinstance(prompt, str | os.PathLike):
+            await self.play_file(prompt)
+        else:
+            _, speech = self._opened()
+            await speech.play(prompt)
+
+    # --- what the stream tells ----------------------------------------------------------------------------
+
+    def _sent(self, message: InputMessage) -> None:
+        now = asyncio.get_running_loop().time()
+        self._conversation.sent(message, now)
+        self._tell(message, now)
+
+    async def _received(self, message: OutputMessage) -> None:
+        now, inbox = asyncio.get_running_loop().time(), self._inbox
+        assert inbox is not None  # noqa: S101 - it was there before the stream
+        self._tell(message, now)
+        if self._session_id is None and isinstance(message, messages.OutputBase):
+            self._session_id = message.session_id or None
+        if isinstance(message, messages.CompletionEnd):
+            self._end_reason = message.stop_reason or self._end_reason
+        for event in self._conversation.feed(message, now):
+            if isinstance(event, events.AudioChunk):
+                self._received_seconds += event.duration
+            elif isinstance(event, events.ToolCall):
+                self._calls.add(event.id)
+            inbox.put(event)
+        await inbox.room()
+
+    def _tell(self, message: InputMessage | OutputMessage, now: float) -> None:
+        for listener in self._listeners:
+            try:
+                listener(message, now)
+            except Exception:
+                logger.exception("a callback of on_message() failed")
+
+    def _ended(self, failure: BaseException | None) -> None:
+        assert self._inbox is not None  # noqa: S101 - it was there before the stream
+        if failure is None:
+            self._inbox.put(events.SessionEnded(turn=self._conversation.turns, reason=self._end_reason))
+            self._inbox.close()
+        else:
+            self._inbox.close(self._explained(failure) if isinstance(failure, TransportError) else failure)
+
+    def _fail(self, failure: BaseException) -> None:
+        """End the session for a reason that the service has nothing to do with."""
+        if self._inbox is not None:
+            self._inbox.close(failure)
+        self._close_soon(polite=True)
+
+    def _explained(self, failure: TransportError) -> TransportError:
+        """Add to a failure what the session knows about its likely cause."""
+        hints: list[str] = []
+        if isinstance(failure, InvalidRequestError | ModelNotFoundError):
+            hints = self._oddities
+        elif isinstance(failure, StreamLostError) and self._session_id is None:
+            # A model at the end of its life accepts a stream, and ends it without a word.
+            hints = [oddity for oddity in self._oddities if "end of life" in oddity]
+        if not hints:
+            return failure
+        explained = type(failure)(
+            f"{failure} ({'; '.join(hints)})",
+            code=failure.code,
+            request_id=failure.request_id,
+            retryable=failure.retryable,
+        )
+        explained.__cause__ = failure
+        return explained
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Start a task that belongs to the session: it ends with it, and its failure is the session's."""
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            failure = None if task.cancelled() else task.exception()
+            # What the stream raises on whoever sends, it also tells whoever reads.
+            if failure is not None and not isinstance(failure, TransportError | LocalProtocolError):
+                self._fail(failure)
+
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(done)
+        return task
+
+
+class SessionOptions(TypedDict, total=False):
+    """The settings of a `SonicSession`, for functions that open one themselves."""
+
+    model: str | models.Model
+    voice: str
+    system: str
+    tools: Sequence[ToolSpec]
+    tool_choice: str | None
+    history: Sequence[Message]
+    inference: Inference
+    endpointing: Endpointing | None
+    input_rate: int
+    output_rate: int
+    chunk_samples: int
+    region: str | None
+    profile: str | None
+    credentials: "CredentialsSource | None"
+    endpoint_url: str | None
+    silence: bool
+    open_timeout: float
+    close_timeout: float
+    transport: Connector | None
+
+
+async def ask(
+    prompt: str | os.PathLike[str] | Buffer,
+    *,
+    timeout: float = 60.0,  # noqa: ASYNC109 - as for SonicSession.ask
+    **options: Unpack[SessionOptions],
+) -> Reply:
+    """Open a session, say one thing, and return the answer in full.
+
+    Args:
+        prompt: What the user types; or a WAV file (a path, or a text that ends in ".wav"); or audio at
+            `input_rate`, in any form that `SonicSession.send_audio` takes.
+        timeout: Seconds to wait for the answer, once all of the prompt was sent.
+        options: The settings of a `SonicSession`.
+
+    Raises:
+        SonicError: As `SonicSession` and `SonicSession.ask` do.
+    """
+    async with SonicSession(**options) as session:
+        return await session.ask(prompt, timeout=timeout)

@@ -1,0 +1,168 @@
+"""What a session was given: checked, and said to the service at the opening of a stream. No I/O."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Final, Literal
+
+from novasonic import messages, models
+from novasonic.audio import Chunker
+from novasonic.conversation import Message, read_on
+from novasonic.errors import ConfigurationError
+from novasonic.messages import Endpointing, Inference, InputMessage, ToolSpec
+
+# The service's own limit is not documented; other clients allow 10,000.
+_MOST_TOKENS: Final = 1_000_000
+
+_LONGEST_WAIT: Final = 3600.0  # seconds; whoever waits longer has mistaken the unit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings of a session; `SonicSession` explains them.
+
+    Raises:
+        ConfigurationError: If one is wrong. It names the setting, what was given and what is allowed.
+    """
+
+    model: models.Model
+    voice: str
+    system: str
+    tools: tuple[ToolSpec, ...]
+    tool_choice: str | None
+    history: tuple[Message, ...]
+    inference: Inference
+    endpointing: Endpointing | None
+    input_rate: int
+    output_rate: int
+    chunk_samples: int
+    silence: bool
+    open_timeout: float
+    close_timeout: float
+
+    def __post_init__(self) -> None:
+        check_text("voice", self.voice)
+        check_text("system", self.system)
+        self._check_audio()
+        self._check_choices()
+        self._check_history()
+        self._check_tools()
+        _check_number("open_timeout", self.open_timeout, 0, _LONGEST_WAIT)
+        _check_number("close_timeout", self.close_timeout, 0, _LONGEST_WAIT)
+
+    def oddities(self, today: date) -> list[str]:
+        """Return what is odd, as sentences. It may be right: AWS adds models and voices without notice."""
+        model, found = self.model, list[str]()
+        if voice := models.check_voice(model, self.voice):
+            found.append(voice)
+        if not model.known and not model.id.startswith("arn:"):
+            nearest = models.suggest(model.id, (known.id for known in models.MODELS))
+            meant = f"; did you mean {nearest!r}?" if nearest else ""
+            found.append(f"{model.id!r} is not a known model and is taken for one of the newest{meant}")
+        if model.end_of_life and today >= model.end_of_life:
+            found.append(
+                f"{model.id} reached its end of life on {model.end_of_life}; use {models.MODELS[0].id!r}"
+            )
+        return found
+
+    def opening(self, prompt_name: str) -> list[InputMessage]:
+        """Return all that is said before the user's audio."""
+        start = messages.SessionStart(inference=self.inference, endpointing=self.endpointing)
+        prompt = messages.PromptStart(
+            prompt_name=prompt_name,
+            voice=self.voice,
+            sample_rate=self.output_rate,
+            tools=self.tools,
+            tool_choice=self.tool_choice,
+        )
+        opening = [start, prompt, *messages.text_block(self.system, prompt_name=prompt_name, role="SYSTEM")]
+        for role, text in _alternating(self.history):
+            opening += messages.text_block(text, prompt_name=prompt_name, role=role)
+        return opening
+
+    def _check_audio(self) -> None:
+        allowed = self.model.limits.sample_rates
+        for name, rate in (("input_rate", self.input_rate), ("output_rate", self.output_rate)):
+            if rate not in allowed:
+                rates = ", ".join(map(str, allowed))
+                raise ConfigurationError(f"{name} is {rate!r}, but must be one of {rates} Hz")
+        Chunker(self.input_rate, self.chunk_samples)  # knows which lengths it can cut
+
+    def _check_choices(self) -> None:
+        inference = self.inference
+        for name, value, low, high in (
+            ("max_tokens", inference.max_tokens, 1, _MOST_TOKENS),
+            ("top_p", inference.top_p, 0, 1),
+            ("temperature", inference.temperature, 0, 1),
+        ):
+            if value is not None:
+                _check_number(f"inference.{name}", value, low, high)
+        if self.endpointing is None:
+            return
+        if self.endpointing not in messages.ENDPOINTING:
+            allowed = ", ".join(messages.ENDPOINTING)
+            raise ConfigurationError(
+                f"endpointing is {self.endpointing!r}, but must be one of {allowed}, or None"
+            )
+        if not self.model.sets_endpointing:
+            raise ConfigurationError(f"endpointing cannot be set for {self.model.id}; leave it out")
+
+    def _check_history(self) -> None:
+        for at, message in enumerate(self.history):
+            check_text(f"history[{at}].text", message.text)
+            if message.role not in {"USER", "ASSISTANT"}:
+                raise ConfigurationError(
+                    f"history[{at}].role is {message.role!r}, but must be 'USER' or 'ASSISTANT'"
+                )
+        if self.history and self.history[0].role != "USER":
+            raise ConfigurationError("history begins with the assistant, but the user must come first")
+        size = sum(len(message.text.encode()) for message in self.history)
+        limit = self.model.limits.history_bytes
+        if size > limit:
+            raise ConfigurationError(
+                f"history has {size} bytes of UTF-8, but at most {limit} are allowed; drop what is oldest"
+            )
+
+    def _check_tools(self) -> None:
+        names = [tool.name for tool in self.tools]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ConfigurationError(f"tools has two tools named {twice!r}")
+        if self.tool_choice is not None and self.tool_choice not in {"auto", "any", *names}:
+            raise ConfigurationError(
+                f"tool_choice is {self.tool_choice!r}, but must be 'auto', 'any' or the name of a tool"
+            )
+
+
+def check_text(name: str, text: object, *, limit: int | None = None) -> None:
+    """See to it that `text` is something to be said, and no more bytes of UTF-8 than `limit`.
+
+    Raises:
+        ConfigurationError: If it is not; it calls the text `name`.
+    """
+    if not isinstance(text, str):
+        raise ConfigurationError(f"{name} is of type {type(text).__name__}, but must be a str")
+    if not text.strip():
+        raise ConfigurationError(f"{name} is empty")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{name} holds half of a surrogate pair, which is no character") from None
+    if limit is not None and size > limit:
+        raise ConfigurationError(f"{name} has {size} bytes of UTF-8, but at most {limit} are allowed")
+
+
+def _check_number(name: str, value: object, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ConfigurationError(f"{name} is {value!r}, but must be a number, {low:g} to {high:g}")
+
+
+def _alternating(history: Sequence[Message]) -> list[tuple[Literal["USER", "ASSISTANT"], str]]:
+    """The messages of a history as the service wants them: each role in turn."""
+    said: list[tuple[Literal["USER", "ASSISTANT"], str]] = []
+    for message in history:
+        if said and said[-1][0] == message.role:
+            said[-1] = (message.role, read_on(said[-1][1], message.text))
+        else:
+            said.append((message.role, message.text))
+    return said
