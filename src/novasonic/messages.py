@@ -333,11 +333,10 @@ class ToolUse(BlockOutput):
 
         They come as JSON in a string, now and then encoded twice, and empty where a tool takes none.
         """
-        if not self.content.strip():
-            return {}
-        found = _json(self.content)
-        if isinstance(found, str):
-            found = _json(found)
+        found: object = self.extra.get("content", self.content)  # in `extra` if it came as no string
+        for _ in range(2):
+            if isinstance(found, str):
+                found = _json(found) if found.strip() else {}
         return cast("dict[str, Any]", found) if isinstance(found, dict) else None
 
 
@@ -616,6 +615,9 @@ def _usage_body(usage: Usage) -> Json:
 # --- from JSON --------------------------------------------------------------------------------------------
 
 _MISSING: Final = object()
+_LARGEST: Final = (
+    2**53
+)  # RFC 8259, section 6: up to here all agree on whole numbers; beyond, division may fail
 
 
 class _Ids(TypedDict):
@@ -651,22 +653,23 @@ class _Body:
 
     def number(self, key: str, default: int | None = 0) -> int:
         value = self.rest.get(key)
-        if isinstance(value, bool):
-            return self._odd(key, default)
         if isinstance(value, float) and value.is_integer():  # another JSON writer's 24000.0
-            self.rest[key] = int(value)
-        return self._take(key, int, default)
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or abs(value) > _LARGEST:
+            return self._odd(key, default)
+        del self.rest[key]
+        return value
 
-    def pcm(self, key: str) -> bytes:
+    def pcm(self, key: str, default: bytes | None = b"") -> bytes:
         value = self.rest.get(key)
         if isinstance(value, str):
             try:
                 pcm = binascii.a2b_base64(value, strict_mode=True)
             except ValueError:
-                return self._odd(key, b"")
+                return self._odd(key, default)
             del self.rest[key]
             return pcm
-        return self._odd(key, b"")
+        return self._odd(key, default)
 
     def inner(self, key: str, *, optional: bool = True) -> Self:
         members: Json = self._take(key, dict, {} if optional else None)
@@ -810,8 +813,8 @@ def _stage(body: _Body) -> str | None:
 
 def _sample_rate(body: _Body) -> int | None:
     found = body.rest.get("audioOutputConfiguration")
-    rate = cast("Json", found).get("sampleRateHertz") if isinstance(found, dict) else None
-    return rate if isinstance(rate, int) and not isinstance(rate, bool) else None
+    rate = _Body("", cast("Json", found)).number("sampleRateHertz") if isinstance(found, dict) else 0
+    return rate if rate > 0 else None
 
 
 def _drop_what_is_said(body: _Body, said: Json) -> None:
@@ -961,7 +964,7 @@ def _read_input_content_start(body: _StrictBody) -> InputContentStart:
 
 
 _INPUT: Final[Mapping[str, Callable[[_StrictBody], InputMessage]]] = {
-    "audioInput": lambda body: AudioInput(content=body.pcm("content"), **body.names()),
+    "audioInput": lambda body: AudioInput(content=body.pcm("content", None), **body.names()),
     "textInput": lambda body: TextInput(content=body.text("content", None), **body.names()),
     "toolResult": lambda body: ToolResult(content=body.text("content", None), **body.names()),
     "contentStart": _read_input_content_start,

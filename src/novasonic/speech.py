@@ -79,18 +79,22 @@ class Speech:
 
     async def keep_silence(self) -> None:
         """Send silence at speaking speed while nobody else sends anything. Never returns."""
-        frame = bytes(2 * self._chunk_samples)
+        silence = [bytes(2 * self._chunk_samples)]
+        seconds = self._chunk_samples / self._sample_rate
         while True:
             due = self._until + (0.0 if self._silent else _PATIENCE)
             if (wait := due - self._loop.time()) > 0:
                 await asyncio.sleep(wait)
                 continue
-            await self._put(self._chunker.flush())  # the end of what was said, less than a frame
             self._silent = True
-            await self._stream.speak(frame)
-            seconds = self._chunk_samples / self._sample_rate
-            self.silence += seconds
-            self._until += seconds
+            rest = self._chunker.flush()  # the end of what was said, less than a frame
+            for frame in rest or silence:
+                await self._stream.speak(frame)
+                self._until += seconds
+            if rest:
+                self.sent += seconds * len(rest)
+            else:
+                self.silence += seconds
 
     def finish(self) -> None:
         """Send what is left of the last piece."""

@@ -1,0 +1,1075 @@
+"""The way to Nova Sonic on Amazon Bedrock; the one module that imports the AWS SDK and its network library.
+
+The SDK does what it does well: configuration, the chain of credentials, endpoints, signing the request. It
+never opens the stream, because its duplex transport waits for ever where it should raise, and cannot tell a
+lost stream from a finished one. The stream is one of HTTP/2, through the AWS CRT, on a connection of its own:
+
+- Credentials, configuration and signing happen in a thread, where they may block; the event loop never does.
+- `_Wire` is bytes over HTTP/2, with back-pressure both ways; `_Stream` is documents over it, the `Transport`.
+- Whatever goes wrong comes out as one of `novasonic.errors`: see the tables `ERRORS`, `TEXTS` and `NETWORK`.
+
+Importing this module takes half a second: import it in a thread.
+"""
+
+# The CRT and the SDK's generated client bear no type information, or only half of it.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+
+import asyncio
+import contextvars
+import copy
+import functools
+import inspect
+import io
+import logging
+import os
+import re
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from aws_sdk_bedrock_runtime.client import AsyncBedrockRuntimeClient
+from aws_sdk_bedrock_runtime.config import AsyncBedrockRuntimeConfig
+from aws_sdk_bedrock_runtime.models import InvokeModelWithBidirectionalStreamOperationInput
+from awscrt import http
+from awscrt import io as crt
+from smithy_aws_core.config.exceptions import ConfigError
+from smithy_aws_core.identity import AWSCredentialsIdentity
+from smithy_aws_core.identity.chain import IdentityChain
+from smithy_core.interceptors import Interceptor, OutputContext
+from smithy_http.aio.aiohttp import AIOHTTPClient
+from smithy_http.aio.interfaces import HTTPRequest
+
+from novasonic.errors import (
+    AccessDeniedError,
+    ConfigurationError,
+    ConnectError,
+    CredentialsError,
+    InputTimeoutError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    ServiceError,
+    SessionExpiredError,
+    SonicError,
+    StreamLostError,
+    ThrottledError,
+    TransportError,
+)
+from novasonic.eventstream import ChunkSigner, FrameDecoder, decode_chunk, decode_failure
+
+__all__ = ["ERRORS", "NETWORK", "TEXTS", "BedrockConnector", "Credentials", "CredentialsSource", "Meaning"]
+
+logger = logging.getLogger("novasonic.bedrock")
+
+# Frames handed to the CRT and not yet taken: half a second of 32 ms audio. More would only be late.
+_UNWRITTEN: Final = 16
+
+# Bytes that the service may send before the program reads: eleven seconds of speech (24 kHz, in base64 twice,
+# is 90 kB/s). The service speaks at up to five times that speed, so the loop may be busy for two seconds before
+# the service has to wait, and a round trip of 200 ms takes a tenth of it: an attentive reader is never slowed.
+_WINDOW: Final = 2**20
+
+# TCP's own question whether the peer is there: after 3 s of silence, then twice every 2 s. A peer that vanished
+# shows within 7 s; while something is unacknowledged TCP does not ask, and the watch over writes sees to it.
+_KEEP_ALIVE_AFTER, _KEEP_ALIVE_EVERY, _KEEP_ALIVE_PROBES = 3, 2, 2
+_TCP_CONNECT: Final = 5.0  # seconds for one address, so that the usual ten leave room for a second one
+_REFUSAL_PATIENCE: Final = 1.0  # seconds for the body of a refusal: the status alone says most of it
+_CLOSE_PATIENCE: Final = 1.0  # seconds that `aclose()` waits for the connection to be gone
+_TEXT_LIMIT: Final = 64 * 2**10  # bytes read of a refusal's body
+_AGENT: Final = f"novasonic/{version('novasonic')}"
+
+
+# --- What went wrong, in the service's words and the network's ----------------------------------------------
+
+
+class Meaning(NamedTuple):
+    """What a failure means: the exception to raise, what to do next, and whether trying again may help."""
+
+    error: type[TransportError]
+    hint: str = ""
+    retryable: bool | None = None  # None: what the exception's class says
+
+
+_RENEW = "Get new credentials, for example with `aws sso login`, and open the stream again."
+_CLOCK = "Set this machine's clock: AWS refuses signatures that are more than five minutes off."
+_HISTORY = "Send the history before the audio, beginning with what the user said, and shorter if need be."
+_ORDER = "Events were sent in an order that the service does not take; open another stream."
+
+ERRORS: Final[Mapping[str, Meaning]] = {
+    # What the service's model declares (`aws_sdk_bedrock_runtime.models`).
+    "AccessDeniedException": Meaning(
+        AccessDeniedError,
+        "Allow bedrock:InvokeModelWithBidirectionalStream on the model, and request access to it in the "
+        "Bedrock console.",
+    ),
+    "ConflictException": Meaning(InvalidRequestError),
+    "InternalServerException": Meaning(ServiceError, "Try again."),
+    "ModelErrorException": Meaning(ServiceError, "Try again."),
+    "ModelNotReadyException": Meaning(ServiceError, "Try again in a moment."),
+    "ModelStreamErrorException": Meaning(ServiceError, "Open another stream and go on."),
+    # A stream that has reached its eight minutes ends in these words.
+    "ModelTimeoutException": Meaning(SessionExpiredError, "Open another stream and go on."),
+    "ResourceNotFoundException": Meaning(
+        ModelNotFoundError, "Check the model id, and that this region offers the model."
+    ),
+    "ServiceQuotaExceededException": Meaning(ThrottledError, "Close a session, or request a higher quota."),
+    "ServiceUnavailableException": Meaning(ServiceError, "Try again in a moment."),
+    "ThrottlingException": Meaning(ThrottledError, "Wait a moment, or request a higher quota."),
+    "ValidationException": Meaning(InvalidRequestError),
+    # What every AWS service may say before it looks at a request.
+    "ExpiredToken": Meaning(CredentialsError, _RENEW),
+    "ExpiredTokenException": Meaning(CredentialsError, _RENEW),
+    "IncompleteSignature": Meaning(CredentialsError),
+    "IncompleteSignatureException": Meaning(CredentialsError),
+    "InvalidClientTokenId": Meaning(CredentialsError, "Check the access key."),
+    "InvalidSignatureException": Meaning(CredentialsError, f"Check the secret key. {_CLOCK}"),
+    "MissingAuthenticationToken": Meaning(CredentialsError),
+    "MissingAuthenticationTokenException": Meaning(CredentialsError),
+    "NotAuthorized": Meaning(AccessDeniedError),
+    "OptInRequired": Meaning(AccessDeniedError, "Subscribe the account to Amazon Bedrock."),
+    "RequestExpired": Meaning(CredentialsError, _CLOCK),
+    "RequestTimeTooSkewed": Meaning(CredentialsError, _CLOCK),
+    "SerializationException": Meaning(InvalidRequestError),
+    "ServiceUnavailable": Meaning(ServiceError, "Try again in a moment."),
+    "SignatureDoesNotMatch": Meaning(CredentialsError, f"Check the secret key. {_CLOCK}"),
+    "SubscriptionRequiredException": Meaning(AccessDeniedError, "Subscribe the account to Amazon Bedrock."),
+    "TooManyRequestsException": Meaning(ThrottledError, "Wait a moment, or request a higher quota."),
+    "UnknownOperationException": Meaning(
+        ConnectError, "Check that the endpoint is Bedrock Runtime.", retryable=False
+    ),
+    "UnrecognizedClientException": Meaning(CredentialsError, "Check the access key and the session token."),
+}
+"""What an exception of the service means, by its code, where its text does not say more."""
+
+TEXTS: Final[Sequence[tuple[str, Meaning]]] = (
+    # The service says ValidationException to many things that are no fault of the request. The texts are
+    # those that its clients have reported; the first row that fits counts.
+    ("timed out waiting for", Meaning(InputTimeoutError, "Send silence while nobody speaks.")),
+    ("internalerrorcode=531", Meaning(SessionExpiredError, "Open another stream and go on.")),
+    ("system instability", Meaning(ServiceError, "Try again.")),
+    ("content filter", Meaning(InvalidRequestError, "Do not send the same again.", retryable=False)),
+    ("invalid voiceid", Meaning(InvalidRequestError, "Choose a voice that `novasonic voices` lists.")),
+    ("chat history", Meaning(InvalidRequestError, _HISTORY)),
+    ("tool response parsing", Meaning(InvalidRequestError, "A tool's result is a JSON object in a string.")),
+    (
+        "unable to parse input chunk",
+        Meaning(InvalidRequestError, "An event was not the JSON that the service expects."),
+    ),
+    ("must be closed before", Meaning(InvalidRequestError, _ORDER)),
+    ("were not closed", Meaning(InvalidRequestError, _ORDER)),
+    ("no open content", Meaning(InvalidRequestError, _ORDER)),
+    ("no open prompt", Meaning(InvalidRequestError, _ORDER)),
+    ("no content data was received", Meaning(InvalidRequestError, _ORDER)),
+    ("model identifier is invalid", Meaning(ModelNotFoundError, "`novasonic voices` lists the models.")),
+    ("on-demand throughput", Meaning(ModelNotFoundError, "Choose a model or a region that offers it.")),
+    ("end of its life", Meaning(ModelNotFoundError, "Choose a newer model.")),
+    ("signature expired", Meaning(CredentialsError, _CLOCK)),
+    ("signature not yet current", Meaning(CredentialsError, _CLOCK)),
+    ("token included in the request is expired", Meaning(CredentialsError, _RENEW)),
+)
+"""What a failure means by its text, in lower case, whatever its code."""
+
+_BY_STATUS: Final[Mapping[int, Meaning]] = {
+    401: Meaning(CredentialsError),
+    403: Meaning(AccessDeniedError),
+    404: Meaning(ModelNotFoundError, "Check the model id, the region and the endpoint."),
+    407: Meaning(ConnectError, "The proxy wants a user name and a password in HTTPS_PROXY.", retryable=False),
+    408: Meaning(ServiceError, "Try again."),
+    429: Meaning(ThrottledError, "Wait a moment."),
+}
+
+_TRUST = "If a proxy in between reads TLS, set AWS_CA_BUNDLE to the file with its CA certificate."
+_REACH = "Check the network, the firewall and HTTPS_PROXY."
+_AGAIN = "Open another stream to go on."
+
+NETWORK: Final[Mapping[str, Meaning]] = {
+    "DNS_INVALID_NAME": Meaning(ConnectError, "Its name is unknown: check the region and the endpoint."),
+    "DNS_NO_ADDRESS_FOR_HOST": Meaning(
+        ConnectError, "Its name is unknown: check the region and the endpoint."
+    ),
+    "DNS_QUERY_FAILED": Meaning(ConnectError, f"Its name could not be looked up. {_REACH}"),
+    "PROXY_CONNECT_FAILED": Meaning(ConnectError, "The proxy refused to connect: check HTTPS_PROXY."),
+    "SOCKET_CLOSED": Meaning(ConnectError, f"It hung up at once. {_REACH}"),
+    "SOCKET_CONNECTION_REFUSED": Meaning(ConnectError, "Nothing listens there: check the endpoint."),
+    "SOCKET_CONNECT_ABORTED": Meaning(ConnectError, _REACH),
+    "SOCKET_NETWORK_DOWN": Meaning(ConnectError, _REACH),
+    "SOCKET_NO_ROUTE_TO_HOST": Meaning(ConnectError, _REACH),
+    "SOCKET_TIMEOUT": Meaning(ConnectError, f"It does not answer. {_REACH}"),
+    "TLS_ERROR_NEGOTIATION_FAILURE": Meaning(ConnectError, f"TLS could not be agreed on. {_TRUST}"),
+    "TLS_NEGOTIATION_TIMEOUT": Meaning(ConnectError, f"It does not speak TLS. {_TRUST}"),
+    "UNSUPPORTED_PROTOCOL": Meaning(
+        ConnectError,
+        "It offers only HTTP/1.1, and speech needs HTTP/2: something in between may be reading TLS.",
+    ),
+    "CLOSED_LOCALLY": Meaning(StreamLostError, "It was closed here."),
+    "CONNECTION_CLOSED": Meaning(StreamLostError, f"The connection was cut. {_AGAIN}"),
+    "ENDED_BY_SERVICE": Meaning(StreamLostError, f"The service has ended it. {_AGAIN}"),
+    "ENDED_WITHOUT_RESPONSE": Meaning(StreamLostError, "The service ended it without an answer."),
+    "GOAWAY_RECEIVED": Meaning(StreamLostError, f"The service is closing its connections. {_AGAIN}"),
+    "PEER_STALLED": Meaning(StreamLostError, f"The service has stopped reading. {_AGAIN}"),
+    "RST_STREAM_RECEIVED": Meaning(StreamLostError, f"The service reset it. {_AGAIN}"),
+}
+"""What a failure of the network means, by the CRT's name for it; for others see `_unreachable`, `_lost`."""
+
+
+def _refused(
+    where: str, code: str, text: str, *, status: int | None = None, id_: str | None
+) -> TransportError:
+    """Return the error for what the service said: `code` and `text`, before the stream opened or in it."""
+    code = code[:1].upper() + code[1:]  # in a stream the names begin in lower case
+    text, request_id = _strip(text)
+    folded = text.lower()
+    by_text = next((meaning for words, meaning in TEXTS if words in folded), None)
+    meaning = by_text or ERRORS.get(code) or _BY_STATUS.get(status or 0)
+    if meaning is None:
+        known_refusal = status is not None and 400 <= status < 500  # noqa: PLR2004 - HTTP's own range
+        meaning = Meaning(InvalidRequestError if known_refusal else ServiceError)
+    said = " ".join((f"{where} answered {code}{f': {text}' if text else ''}".rstrip(".") + ".", meaning.hint))
+    return meaning.error(said.strip(), code=code, request_id=request_id or id_, retryable=meaning.retryable)
+
+
+_REQUEST_ID: Final = re.compile(r"RequestId=(\S+)\s*:\s*")
+_NUMBERED: Final = re.compile(r"\s*\bError(?:\(s\):|\s+\d+\s*:)\s*")
+
+
+def _strip(text: str) -> tuple[str, str | None]:
+    """Return a failure's text without what surrounds it, and the request id that came with it.
+
+    Texts come as "RequestId=… : text" and "RequestId=… : Error(s): Error 1 : text", the latter with a line for
+    each of several errors.
+    """
+    found = _REQUEST_ID.search(text)
+    text = _NUMBERED.sub("; ", _REQUEST_ID.sub("", text))
+    return "; ".join(part for part in re.split(r"[;\s]*;\s*", text.strip()) if part), found and found[1]
+
+
+def _name(exc: BaseException) -> str:
+    """Return the CRT's name for a failure, without the prefixes of its libraries."""
+    return re.sub(r"^AWS_(ERROR_HTTP_|ERROR_|IO_)", "", getattr(exc, "name", "") or type(exc).__name__)
+
+
+def _unreachable(host: str, name: str) -> TransportError:
+    """Return the error for a connection that could not be made."""
+    meaning = NETWORK.get(name) or Meaning(ConnectError, f"{_REACH} {_TRUST}")
+    return meaning.error(f"no connection to {host} ({name}). {meaning.hint}", code=name)
+
+
+def _lost(name: str) -> TransportError:
+    """Return the error for a stream that has ended before its time."""
+    hint = NETWORK[name].hint if name in NETWORK else _AGAIN
+    return StreamLostError(f"the stream was lost ({name}). {hint}", code=name)
+
+
+# --- Credentials -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """An AWS key pair, with the token that temporary ones bear. Only the access key shows in its repr.
+
+    Attributes:
+        access_key: The key id, `AKIA…` or `ASIA…`.
+        secret_key: The secret half.
+        session_token: The third part of temporary credentials.
+        expires_at: When they expire, an aware time; None if they do not, or nobody knows.
+
+    Raises:
+        ConfigurationError: If a half is missing, or `expires_at` has no time zone.
+    """
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    expires_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("access_key", "secret_key"):
+            if not getattr(self, name):
+                raise ConfigurationError(f"{name} is empty: credentials need both halves of a key pair")
+        if self.expires_at is not None and self.expires_at.tzinfo is None:
+            raise ConfigurationError("expires_at has no time zone: say datetime(…, tzinfo=UTC)")
+
+
+CredentialsSource = Credentials | Callable[[], Credentials | Awaitable[Credentials]]
+"""Where credentials come from: themselves, or a callable that is asked whenever a stream opens.
+
+A coroutine function runs on the event loop, any other callable in a thread, where it may block.
+"""
+
+
+async def _ask(source: Callable[[], Credentials | Awaitable[Credentials]]) -> Credentials:
+    """Return what a program's own source gives, whatever kind of callable it is."""
+    name = getattr(source, "__qualname__", type(source).__name__)
+    try:
+        asynchronous = inspect.iscoroutinefunction(source) or inspect.iscoroutinefunction(
+            type(source).__call__
+        )
+        given = source() if asynchronous else await _off_the_loop(source)
+        found = await given if inspect.isawaitable(given) else given
+    except SonicError:
+        raise
+    except Exception as exc:
+        raise CredentialsError(f"credentials={name} raised {type(exc).__name__}: {exc}") from exc
+    if not isinstance(found, Credentials):
+        raise CredentialsError(f"credentials={name} returned {type(found).__name__}, not Credentials")
+    return found
+
+
+class _Chain:
+    """The usual places for credentials: botocore's if it is installed, else those that the SDK knows."""
+
+    def __init__(self, profile: str | None) -> None:
+        self._profile = profile
+        self._botocore: Any = None  # refreshes itself, so it is kept
+
+    def find(self, region: str) -> Credentials:
+        """Return credentials. Blocks, on files, programs and the network.
+
+        Raises:
+            CredentialsError: If there are none, or they could not be loaded.
+        """
+        try:
+            import botocore.session  # noqa: PLC0415 - an extra
+        except ImportError:
+            return asyncio.run(self._ask_sdk(region))
+        try:
+            if self._botocore is None:
+                self._botocore = botocore.session.Session(profile=self._profile).get_credentials()
+            keys = self._botocore and self._botocore.get_frozen_credentials()
+        except Exception as exc:  # whatever its many sources raise
+            raise self._nothing(str(exc)) from exc
+        if not keys or not keys.access_key:
+            raise self._nothing("none in the environment, the profiles, a container or an EC2 role")
+        # No `expires_at`: what botocore hands out lives for ten minutes more, and a stream for eight.
+        return Credentials(keys.access_key, keys.secret_key, keys.token)
+
+    async def _ask_sdk(self, region: str) -> Credentials:
+        try:
+            async with AIOHTTPClient() as client:
+                chain = await IdentityChain.create(
+                    AWSCredentialsIdentity,
+                    profile_name=self._profile,
+                    region_override=region,
+                    http_client=client,
+                )
+                keys = await chain.get_identity(properties={})
+        except Exception as exc:
+            raise self._nothing(
+                f"{exc} SSO, roles, containers and EC2 need botocore: pip install 'novasonic[boto3]'"
+            ) from exc
+        if not keys.access_key_id:
+            raise self._nothing("the access key is empty")
+        return Credentials(
+            keys.access_key_id, keys.secret_access_key, keys.session_token, expires_at=keys.expiration
+        )
+
+    def _nothing(self, why: str) -> CredentialsError:
+        profile = f" of profile {self._profile!r}" if self._profile else ""
+        said = (
+            f"no AWS credentials{profile}: {why.rstrip('.')}. Set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, run `aws configure` or `aws sso login`, or pass credentials=…"
+        )
+        if os.environ.get("AWS_BEARER_TOKEN_BEDROCK"):
+            said += ". AWS_BEARER_TOKEN_BEDROCK does not help: Bedrock takes no API keys for speech"
+        return CredentialsError(said)
+
+
+# --- The SDK's part ----------------------------------------------------------------------------------------
+
+
+class _Preparation(Interceptor[Any, Any, Any, Any]):
+    """Has the SDK sign a request: to the SDK it is the identity, the transport and a witness of failures.
+
+    The SDK starts hidden tasks and, when one fails, waits for ever for the other. Here they live in an event
+    loop of their own, which is closed, and they with it, as soon as the request is signed or has failed.
+    """
+
+    SUPPORTS_DUPLEX_STREAMING = True
+    TIMEOUT_EXCEPTIONS: tuple[type[Exception], ...] = ()
+
+    config: AsyncBedrockRuntimeConfig
+    _identity: AWSCredentialsIdentity
+    _signed: asyncio.Future[HTTPRequest]
+
+    def __deepcopy__(self, memo: object) -> "_Preparation":
+        return self  # the client copies its configuration, and this is the one that listens
+
+    async def configure(self, *, profile: str | None, **overrides: str | None) -> AsyncBedrockRuntimeConfig:
+        # An explicit None would override the environment.
+        given: Any = {name: value for name, value in overrides.items() if value is not None}
+        self.config = await AsyncBedrockRuntimeConfig.resolve(
+            profile=profile,
+            transport=self,
+            interceptors=[self],
+            aws_credentials_identity_resolver=self,
+            user_agent_extra=_AGENT,
+            **given,
+        )
+        return self.config
+
+    async def sign(self, model: str, credentials: Credentials) -> HTTPRequest:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_ignore)  # the SDK drops a task that fails; its exception comes to `_fail`
+        self._signed = loop.create_future()
+        self._identity = AWSCredentialsIdentity(
+            access_key_id=credentials.access_key,
+            secret_access_key=credentials.secret_key,
+            session_token=credentials.session_token,
+        )
+        call = asyncio.ensure_future(
+            AsyncBedrockRuntimeClient(self.config).invoke_model_with_bidirectional_stream(
+                InvokeModelWithBidirectionalStreamOperationInput(model_id=model)
+            )
+        )
+        call.add_done_callback(lambda done: None if done.cancelled() else self._fail(done.exception()))
+        return await self._signed
+
+    async def get_identity(self, *, properties: Mapping[str, Any]) -> AWSCredentialsIdentity:  # noqa: ARG002
+        return self._identity
+
+    async def invalidate(self) -> None:
+        pass
+
+    async def send(self, request: HTTPRequest) -> Any:  # noqa: ANN401 - it never returns
+        """Take the request that the SDK has signed; what it waits for is closed under it."""
+        if not self._signed.done():
+            self._signed.set_result(request)
+        await asyncio.Event().wait()
+
+    def read_after_execution(self, context: OutputContext[Any, Any, Any, Any]) -> None:
+        self._fail(context.response)
+
+    def _fail(self, outcome: object) -> None:
+        if isinstance(outcome, Exception) and not self._signed.done():
+            self._signed.set_exception(outcome)
+
+
+def _ignore(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Handle what an event loop would log."""
+
+
+def _discreet(record: logging.LogRecord) -> bool:
+    """Let nothing through that the SDK says in our threads at DEBUG: it writes out session tokens."""
+    return record.levelno > logging.DEBUG or record.threadName != _THREAD
+
+
+_THREAD: Final = "novasonic-aws"
+logging.getLogger("smithy_core.aio.client").addFilter(_discreet)
+
+
+async def _off_the_loop[T](function: Callable[[], T]) -> T:
+    """Return what `function` returns, called in a thread.
+
+    A daemon, unlike those of `asyncio.to_thread`: a lookup that hangs must not keep the process from exiting.
+    """
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, failure: BaseException | None) -> None:
+        if outcome.done():
+            return
+        if failure is None:
+            outcome.set_result(result)  # type: ignore[arg-type]  # there is no failure, so it is a T
+        else:
+            outcome.set_exception(failure)
+
+    def in_thread() -> None:
+        try:
+            settled: tuple[T | None, BaseException | None] = (function(), None)
+        except BaseException as exc:  # noqa: BLE001 - it is raised where the caller waits
+            settled = (None, exc)
+        try:
+            loop.call_soon_threadsafe(settle, *settled)
+        except RuntimeError:
+            logger.debug("the event loop was closed before a thread had finished")
+
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(in_thread,), name=_THREAD, daemon=True).start()
+    return await outcome
+
+
+# --- Addresses and trust -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """A signed request: where it goes, and the first link for the signatures that follow it."""
+
+    host: str
+    port: int
+    path: str
+    headers: Sequence[tuple[str, str]] = field(repr=False)
+    signature: str = field(repr=False)
+
+    @classmethod
+    def of(cls, signed: HTTPRequest) -> "_Request":
+        """Return what the SDK has signed."""
+        uri = signed.destination
+        headers = [(entry.name, value) for entry in signed.fields for value in entry.values]
+        if "host" not in signed.fields:  # the SDK signs it, and leaves it to the transport to send it
+            headers.insert(0, ("host", uri.netloc))
+        return cls(
+            host=uri.host,
+            port=uri.port or _HTTPS,
+            path=f"{uri.path or '/'}{f'?{uri.query}' if uri.query else ''}",
+            headers=headers,
+            signature=signed.fields["Authorization"].as_string().rpartition("Signature=")[2],
+        )
+
+
+def _split(url: str) -> tuple[urllib.parse.SplitResult, int | None] | None:
+    """Return an address and its port, or None if it is none."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        return (parts, parts.port) if parts.hostname else None
+    except ValueError:
+        return None
+
+
+def _endpoint(url: str, source: str) -> str:
+    """Return an endpoint that the SDK can sign for.
+
+    Raises:
+        ConfigurationError: If it is not an https address.
+    """
+    address = _split(url)
+    if address is None or address[0].scheme != "https" or address[0].username or address[0].query:
+        raise ConfigurationError(f"{source}={url!r} is not an endpoint; it looks like https://host:8443")
+    parts, port = address
+    host = (
+        parts.netloc.removesuffix(f":{port}") if port == _HTTPS else parts.netloc
+    )  # the signer chokes on :443
+    return f"https://{host}{parts.path.rstrip('/')}"
+
+
+_HTTPS: Final = 443
+
+
+@functools.cache
+def _bootstrap(pid: int) -> crt.ClientBootstrap:  # noqa: ARG001 - the key
+    """Return the process's one CRT thread.
+
+    A forked child has its own: the parent's does not run there, and stays referenced because ending it would
+    wait for it.
+    """
+    group = crt.EventLoopGroup(1)
+    return crt.ClientBootstrap(group, crt.DefaultHostResolver(group))
+
+
+@functools.lru_cache(maxsize=8)
+def _tls_context(pid: int, bundle: bytes | None) -> crt.ClientTlsContext:  # noqa: ARG001 - part of the key
+    options = crt.TlsContextOptions()
+    if bundle is not None:
+        options.override_default_trust_store(bundle)
+    return crt.ClientTlsContext(options)
+
+
+def _trust() -> crt.ClientTlsContext:
+    """Return the certificates to trust: the system's, or those of AWS_CA_BUNDLE. Blocks, on files.
+
+    Raises:
+        ConfigurationError: If the file cannot be read, or is no list of certificates.
+    """
+    path = os.environ.get("AWS_CA_BUNDLE")
+    if not path:
+        return _tls_context(os.getpid(), None)
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - an embedded NUL is a ValueError here, as below
+            return _tls_context(os.getpid(), file.read())
+    except OSError as exc:
+        raise ConfigurationError(f"AWS_CA_BUNDLE={path!r} cannot be read: {exc.strerror}") from exc
+    except Exception as exc:  # the CRT raises what it likes
+        raise ConfigurationError(f"AWS_CA_BUNDLE={path!r} holds no CA certificates in PEM format") from exc
+
+
+def _proxy(host: str, trust: crt.ClientTlsContext) -> http.HttpProxyOptions | None:
+    """Return the proxy that the environment wants for `host`.
+
+    Raises:
+        ConfigurationError: If HTTPS_PROXY is not an address.
+    """
+    proxies = urllib.request.getproxies()
+    url = proxies.get("https") or proxies.get("all")
+    if not url or urllib.request.proxy_bypass(host):
+        return None
+    address = _split(url if "://" in url else f"http://{url}")
+    if address is None or address[0].scheme not in {"http", "https"}:
+        # Not a word of what it is: it may hold a password.
+        raise ConfigurationError(
+            "HTTPS_PROXY is not the address of a proxy, such as http://proxy.example:3128"
+        )
+    parts, port = address
+    name = str(parts.hostname)
+    tls = None
+    if parts.scheme == "https":
+        tls = trust.new_connection_options()
+        tls.set_server_name(name)
+    kind = http.HttpProxyAuthenticationType
+    return http.HttpProxyOptions(
+        name,
+        port or (_HTTPS if tls else 80),
+        tls_connection_options=tls,
+        auth_type=kind.Basic if parts.username else kind.Nothing,
+        auth_username=urllib.parse.unquote(parts.username) if parts.username else None,
+        auth_password=urllib.parse.unquote(parts.password or "") if parts.username else None,
+        connection_type=http.HttpProxyConnectionType.Tunneling,
+    )
+
+
+# --- The stream --------------------------------------------------------------------------------------------
+
+
+class _Wire:
+    """One HTTP/2 stream on a connection of its own: bytes both ways, with back-pressure both ways.
+
+    Everything runs on the event loop, but for the methods `_on_…`, which the CRT calls in its thread. Those
+    touch only deques and wake the loop only when somebody waits: wake-ups are most of the cost of a stream.
+    """
+
+    def __init__(self, *, stall_timeout: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.head: asyncio.Future[tuple[int, dict[str, str]]] = self._loop.create_future()
+        self._stall_timeout = stall_timeout
+        self._gone: asyncio.Future[None] = self._loop.create_future()
+        self._connection: http.Http2ClientConnection | None = None
+        self._stream: http.Http2ClientStream | None = None
+        self._inbox: deque[bytes] = deque()
+        self._arrived, self._hungry = asyncio.Event(), False
+        self._consumed = 0  # bytes read, but not yet given back to the window
+        self._unwritten: deque[float] = deque()  # when each frame was handed to the CRT
+        self._room, self._blocked = asyncio.Event(), False
+        self._watch: asyncio.TimerHandle | None = None
+        self._over = self._hung_up = False
+        self._why: TransportError | None = None  # None, when over: the service ended the stream in good order
+
+    async def connect(
+        self, request: _Request, trust: crt.ClientTlsContext, proxy: http.HttpProxyOptions | None
+    ) -> None:
+        """Connect and send the request's head."""
+        connected: asyncio.Future[http.Http2ClientConnection] = self._loop.create_future()
+        tls = trust.new_connection_options()
+        tls.set_server_name(request.host)
+        # HTTP/1.1 is of no use, but offering it turns a refused handshake into an answer that says so.
+        tls.set_alpn_list(["h2", "http/1.1"])
+        options = crt.SocketOptions()
+        options.connect_timeout_ms = int(_TCP_CONNECT * 1000)
+        options.keep_alive = True
+        # By what they do to the socket: "interval" is TCP_KEEPIDLE, "timeout" is TCP_KEEPINTVL.
+        options.keep_alive_interval_secs = _KEEP_ALIVE_AFTER
+        options.keep_alive_timeout_secs = _KEEP_ALIVE_EVERY
+        options.keep_alive_max_probes = _KEEP_ALIVE_PROBES
+        http.Http2ClientConnection.new(
+            request.host,
+            request.port,
+            bootstrap=_bootstrap(os.getpid()),
+            socket_options=options,
+            tls_connection_options=tls,
+            proxy_options=proxy,
+            manual_window_management=True,
+            initial_window_size=_WINDOW,
+        ).add_done_callback(functools.partial(self._on_connected, connected))
+        try:
+            self._connection = await connected
+        except Exception as exc:
+            raise _unreachable(request.host, _name(exc)) from exc
+        head = http.HttpRequest("POST", request.path, http.HttpHeaders(list(request.headers)))
+        self._stream = self._connection.request(head, self._on_head, self._on_body, manual_write=True)
+        self._stream.remote_end_stream_future.add_done_callback(self._on_remote_end)
+        self._stream.completion_future.add_done_callback(self._on_complete)
+        self._stream.activate()
+
+    async def ready(self) -> None:
+        """Wait until a frame may be written.
+
+        It is the only wait on the sending side, so that whoever signs after it can neither be cancelled nor
+        overtaken between signing and writing.
+
+        Raises:
+            StreamLostError: If the stream is over.
+        """
+        while not self._over and len(self._unwritten) >= _UNWRITTEN:
+            self._room.clear()
+            self._blocked = True
+            if len(self._unwritten) >= _UNWRITTEN:  # still: it may have changed before the flag was up
+                await self._room.wait()
+            self._blocked = False
+        if self._over:
+            raise copy.copy(self._why) if self._why else _lost("ENDED_BY_SERVICE")
+
+    def write(self, data: bytes | None) -> None:
+        """Hand a frame to the CRT, or None to end our side; no wait, and no effect when the stream is over."""
+        if self._over or self._stream is None:
+            return
+        self._unwritten.append(self._loop.time())
+        if self._watch is None:
+            self._watch = self._loop.call_later(self._stall_timeout, self._check_progress)
+        try:
+            written = self._stream.write_data(io.BytesIO(data) if data else None, end_stream=data is None)
+        except Exception as exc:  # noqa: BLE001 - the CRT raises what it likes
+            # The stream has completed meanwhile, and the reason is on its way. The frame counts as unwritten:
+            # should no reason come, the watch sees to it.
+            logger.debug("a frame was not taken: %s", _name(exc))
+        else:
+            written.add_done_callback(self._on_written)
+
+    async def read(self) -> bytes | None:
+        """Return what has come next, or None after a good end. Cancelling loses nothing.
+
+        Raises:
+            StreamLostError: If the stream ended in any other way.
+        """
+        while not self._inbox:
+            if self._over:
+                if self._why:
+                    raise copy.copy(self._why)
+                return None
+            self._arrived.clear()
+            self._hungry = True
+            if not self._inbox:  # still: it may have come before the flag was up
+                await self._arrived.wait()
+            self._hungry = False
+        data = self._inbox.popleft()
+        self._consumed += len(data)
+        if self._consumed >= _WINDOW // 4 and self._stream is not None:
+            self._stream.update_window(self._consumed)
+            self._consumed = 0
+        return data
+
+    def hang_up(self) -> None:
+        """Give up the stream and its connection, at once and in any state."""
+        self._finish(_lost("CLOSED_LOCALLY"))
+        # The stream knows this object, and this object the stream: let go, or neither is ever freed.
+        connection, self._connection, self._stream = self._connection, None, None
+        if connection is not None:
+            connection.close().add_done_callback(lambda _: self._post(self._settle_gone))
+        elif not self._hung_up:
+            self._settle_gone()
+        self._hung_up = True
+
+    async def gone(self, patience: float) -> None:
+        """Wait until the connection is gone, after `hang_up()`, but no longer than `patience` seconds."""
+        await asyncio.wait({self._gone}, timeout=patience)
+
+    def _settle_gone(self) -> None:
+        if not self._gone.done():
+            self._gone.set_result(None)
+
+    def _finish(self, why: TransportError | None) -> None:
+        """Take the first reason for the end; later ones are its consequences."""
+        if self._over:
+            return
+        self._over, self._why = True, why
+        if self._watch is not None:
+            self._watch.cancel()
+        if not self.head.done():
+            self.head.set_exception(why or _lost("ENDED_WITHOUT_RESPONSE"))
+            self.head.exception()  # seen: nobody need be waiting
+        self._arrived.set()
+        self._room.set()
+        logger.debug("the stream is over: %s", why.code if why else "ended by the service")
+
+    def _check_progress(self) -> None:
+        """Hang up if the oldest frame has waited too long for the service to take it."""
+        self._watch = None
+        try:
+            left = self._unwritten[0] + self._stall_timeout - self._loop.time()
+        except IndexError:
+            return
+        if left > 0:
+            self._watch = self._loop.call_later(left, self._check_progress)
+        else:
+            self._finish(_lost("PEER_STALLED"))
+            self.hang_up()
+
+    def _post(self, function: Callable[..., None], *args: object) -> bool:
+        """Call on the event loop; False if that is closed, and nobody listens any more."""
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            return False
+        return True
+
+    def _on_connected(
+        self, connected: asyncio.Future[http.Http2ClientConnection], outcome: "_Outcome"
+    ) -> None:
+        if not self._post(self._take_connection, connected, outcome) and outcome.exception() is None:
+            outcome.result().close()
+
+    def _take_connection(
+        self, connected: asyncio.Future[http.Http2ClientConnection], outcome: "_Outcome"
+    ) -> None:
+        failure = outcome.exception()
+        if connected.done():  # cancelled: nobody waits for it any more
+            if failure is None:
+                outcome.result().close()
+        elif failure is not None:
+            connected.set_exception(failure)
+        else:
+            connected.set_result(outcome.result())
+
+    def _on_head(self, *, status_code: int, headers: Sequence[tuple[str, str]], **_: object) -> None:
+        self._post(self._take_head, status_code, {name.lower(): value for name, value in headers})
+
+    def _take_head(self, status: int, headers: dict[str, str]) -> None:
+        if not self.head.done():
+            self.head.set_result((status, headers))
+
+    def _on_body(self, *, chunk: bytes, **_: object) -> None:
+        self._inbox.append(bytes(chunk))
+        if self._hungry:
+            self._post(self._arrived.set)
+
+    def _on_remote_end(self, outcome: "_Outcome") -> None:
+        if outcome.exception() is None:
+            self._post(self._finish, None)
+
+    def _on_complete(self, outcome: "_Outcome") -> None:
+        failure = outcome.exception()
+        self._post(self._finish, failure and _lost(_name(failure)))
+
+    def _on_written(self, _: object) -> None:
+        self._unwritten.popleft()
+        if self._blocked:
+            self._post(self._room.set)
+
+
+_Outcome = Any  # a concurrent.futures.Future of the CRT, which says nothing about what is in it
+
+
+class _Stream:
+    """An open stream of documents: the `Transport` that a `BedrockConnector` returns."""
+
+    def __init__(self, wire: _Wire, signer: ChunkSigner, where: str) -> None:
+        self.request_id: str | None = None
+        self._wire = wire
+        self._signer = signer
+        self._where = where
+        self._decoder = FrameDecoder()
+        self._failure: TransportError | None = None
+
+    async def open(self, first: Sequence[bytes]) -> None:
+        """Send the first documents and wait until the service has accepted the stream."""
+        for document in first:  # without waiting: the service answers only after it has read them
+            self._write(document)
+        status, headers = await self._wire.head
+        self.request_id = headers.get("x-amzn-requestid")
+        if status != 200:  # noqa: PLR2004 - HTTP's own number
+            raise _refused_by_http(self._where, status, headers, await self._read_refusal())
+
+    async def send(self, data: bytes) -> None:
+        """Send one document; see `Transport`."""
+        await self._wire.ready()
+        if self._failure is not None:
+            raise copy.copy(self._failure)
+        self._write(data)
+
+    def _write(self, document: bytes) -> None:
+        # Signed and handed over in one go, without a wait: each signature rests on the one before.
+        self._wire.write(self._signer.sign(document, at=_now()))
+
+    async def receive(self) -> bytes | None:
+        """Return the next document; see `Transport`."""
+        while self._failure is None:
+            if (frame := self._decoder.next_frame()) is None:
+                data = await self._wire.read()
+                if data is None:
+                    self._decoder.end()
+                    return None
+                self._decoder.feed(data)
+            elif (document := decode_chunk(frame)) is not None:
+                return document
+            elif (failure := decode_failure(frame)) is not None:
+                self._failure = _refused(self._where, failure.code, failure.message, id_=self.request_id)
+            else:
+                logger.debug("skipped a frame of an unknown type: %s", frame.headers.get(":event-type"))
+        raise copy.copy(self._failure)
+
+    async def end_input(self) -> None:
+        """Say that nothing more will be sent; see `Transport`."""
+        if not self._signer.ended:
+            self._wire.write(self._signer.end(at=_now()))
+            self._wire.write(None)
+
+    async def aclose(self) -> None:
+        """Give up the stream; see `Transport`."""
+        self._wire.hang_up()
+        await self._wire.gone(_CLOSE_PATIENCE)
+
+    async def _read_refusal(self) -> bytes:
+        body = bytearray()
+        try:
+            async with asyncio.timeout(_REFUSAL_PATIENCE):
+                while len(body) < _TEXT_LIMIT and (data := await self._wire.read()) is not None:
+                    body += data
+        except (TimeoutError, TransportError):
+            logger.debug("the body of a refusal did not come in full")
+        return bytes(body)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _refused_by_http(where: str, status: int, headers: Mapping[str, str], body: bytes) -> TransportError:
+    """Return the error for an answer other than 200, which names it in a header, in the body or not at all."""
+    try:
+        named = {
+            name.lower(): value for name, value in msgspec.json.decode(body, type=dict[str, Any]).items()
+        }
+    except msgspec.DecodeError:
+        named = {"message": body[:300].decode(errors="replace")}
+    code = str(
+        headers.get("x-amzn-errortype") or named.get("__type") or named.get("code") or f"HTTP {status}"
+    )
+    code = code.rpartition("#")[2].partition(":")[0]  # "com.amazonaws…#ThrottlingException:http://…"
+    text = str(named.get("message") or "")
+    return _refused(where, code, text, status=status, id_=headers.get("x-amzn-requestid"))
+
+
+# --- The connector -----------------------------------------------------------------------------------------
+
+
+class BedrockConnector:
+    """Opens streams to one model: a `novasonic.transport.Connector`. Constructing it does no I/O.
+
+    Where no argument says otherwise, region, endpoint, profile, CA certificates and proxy are those of the
+    environment and of `~/.aws`, as for every AWS SDK: AWS_REGION, AWS_ENDPOINT_URL_BEDROCK_RUNTIME, AWS_PROFILE,
+    AWS_CA_BUNDLE, HTTPS_PROXY and NO_PROXY.
+
+    Args:
+        model: The model's id.
+        region: The AWS region, `us-east-1`.
+        profile: A profile of `~/.aws`, for region, endpoint and credentials.
+        credentials: Credentials, or a callable that returns them. Without it: the environment, the profile,
+            and, with the extra `boto3`, whatever else botocore knows. Asked once for each stream.
+        endpoint_url: Another endpoint than the region's own, `https://…`.
+        stall_timeout: Seconds for which the service may leave what we send unread, before the stream counts as
+            lost.
+
+    Raises:
+        ConfigurationError: If an argument cannot be right.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        region: str | None = None,
+        profile: str | None = None,
+        credentials: CredentialsSource | None = None,
+        endpoint_url: str | None = None,
+        stall_timeout: float = 5.0,
+    ) -> None:
+        if not model:
+            raise ConfigurationError("model is empty; it looks like 'amazon.nova-2-sonic-v1:0'")
+        if credentials is not None and not isinstance(credentials, Credentials) and not callable(credentials):
+            raise ConfigurationError(
+                f"credentials is a {type(credentials).__name__}; pass Credentials, or a callable that "
+                "returns them"
+            )
+        self._model = model
+        self._region = region
+        self._profile = profile
+        self._source = credentials
+        self._chain = _Chain(profile)
+        self._endpoint = endpoint_url and _endpoint(endpoint_url, "endpoint_url")
+        self._stall_timeout = stall_timeout
+
+    async def __call__(self, first: Sequence[bytes], *, timeout: float = 10.0) -> _Stream:  # noqa: ASYNC109
+        """Open a stream, send `first` on it, and return once the service has accepted it.
+
+        Cancelling leaves nothing behind. A blocking lookup of credentials goes on in its thread, unheard.
+
+        Args:
+            first: The documents that open a session.
+            timeout: Seconds for all of it.
+
+        Raises:
+            ConfigurationError: If there is no region, or the environment names an endpoint, a proxy, a profile
+                or a CA file that cannot be used.
+            CredentialsError: If there are no credentials, or the service does not accept them.
+            TransportError: If the stream could not be opened; the class and the message say why.
+        """
+        wire = _Wire(stall_timeout=self._stall_timeout)
+        late: TransportError = CredentialsError(
+            f"no AWS credentials within {timeout:g} s: {self._describe_source()} did not answer"
+        )
+        deadline = asyncio.timeout(timeout)
+        try:
+            async with deadline:
+                preparation = _Preparation()
+                region = await _off_the_loop(lambda: self._configure(preparation))
+                credentials = await self._find_credentials(region)
+                request, trust, proxy = await _off_the_loop(lambda: self._prepare(preparation, credentials))
+                late = ConnectError(
+                    f"no connection to {request.host} within {timeout:g} s. {_REACH} {_TRUST}", code="TIMEOUT"
+                )
+                logger.debug("connecting to %s:%d for %s", request.host, request.port, self._model)
+                await wire.connect(request, trust, proxy)
+                late = ConnectError(
+                    f"{request.host} took the connection, but did not accept a stream within {timeout:g} s. "
+                    "Try again.",
+                    code="TIMEOUT",
+                )
+                signer = ChunkSigner(
+                    secret_key=credentials.secret_key, region=region, signature=request.signature
+                )
+                stream = _Stream(wire, signer, f"{self._model} in {region}")
+                await stream.open(first)
+        except BaseException as exc:
+            wire.hang_up()
+            if deadline.expired() and isinstance(exc, TimeoutError):
+                raise late from None
+            raise
+        logger.debug("a stream is open: request %s", stream.request_id)
+        return stream
+
+    def _configure(self, preparation: _Preparation) -> str:
+        """Resolve the AWS configuration and return its region. Blocks, on files."""
+        try:
+            config = asyncio.run(
+                preparation.configure(profile=self._profile, region=self._region, endpoint_uri=self._endpoint)
+            )
+        except ConfigError as exc:
+            hint = "Pass region='us-east-1', or set AWS_REGION." if "region" in str(exc) else ""
+            raise ConfigurationError(f"the AWS configuration cannot be used: {exc} {hint}".strip()) from exc
+        if config.endpoint_uri is not None:
+            config.endpoint_uri = _endpoint(str(config.endpoint_uri), "the endpoint of the AWS configuration")
+        return str(config.region)
+
+    def _prepare(
+        self, preparation: _Preparation, credentials: Credentials
+    ) -> tuple[_Request, crt.ClientTlsContext, http.HttpProxyOptions | None]:
+        """Return the signed request and the way to go with it. Blocks, on files."""
+        try:
+            request = _Request.of(asyncio.run(preparation.sign(self._model, credentials)))
+        except Exception as exc:
+            raise ConfigurationError(f"no request could be made for model {self._model!r}: {exc}") from exc
+        trust = _trust()
+        return request, trust, _proxy(request.host, trust)
+
+    async def _find_credentials(self, region: str) -> Credentials:
+        match self._source:
+            case None:
+                found = await _off_the_loop(lambda: self._chain.find(region))
+            case Credentials():
+                found = self._source
+            case _:
+                found = await _ask(self._source)
+        if found.expires_at is not None and found.expires_at <= datetime.now(UTC):
+            raise CredentialsError(
+                f"the AWS credentials expired at {found.expires_at:%Y-%m-%d %H:%M %Z}. {_RENEW}"
+            )
+        return found
+
+    def _describe_source(self) -> str:
+        if self._source is None:
+            return f"profile {self._profile!r}" if self._profile else "the usual places"
+        return f"credentials={getattr(self._source, '__qualname__', type(self._source).__name__)}"

@@ -1,0 +1,581 @@
+"""Bedrock Runtime on localhost: TLS, HTTP/2, event-stream frames and signatures around the emulated service.
+
+`POST /model/{id}/invoke-with-bidirectional-stream`, and nothing else. Any AWS SDK is its client, and a
+program runs against it unchanged when its environment says so::
+
+    async with Emulator(scenario) as bedrock:
+        os.environ.update(bedrock.env)
+
+What `h2` does is HTTP/2, what `service` does is Nova Sonic; here is what connects them.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import socket
+import ssl
+import struct
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, assert_never, cast
+from urllib.parse import unquote
+
+import msgspec
+
+from novasonic.emulator import rules, signature
+from novasonic.emulator.log import SessionLog
+from novasonic.emulator.mouth import Voice
+from novasonic.emulator.outbox import Accepted, Broken, Document, Ended, Failed, Output, Refused
+from novasonic.emulator.playback import Playback
+from novasonic.emulator.scenario import Scenario, Turn
+from novasonic.emulator.service import Service
+from novasonic.emulator.signature import Credentials, UnsignedError
+from novasonic.emulator.voice import Speaker
+from novasonic.errors import ConfigurationError, RemoteProtocolError
+from novasonic.eventstream import (
+    ChunkVerifier,
+    FrameDecoder,
+    decode_chunk,
+    encode_chunk,
+    encode_error,
+    encode_exception,
+)
+from novasonic.models import Limits
+
+try:
+    import trustme
+    from h2.config import H2Configuration
+    from h2.connection import H2Connection
+    from h2.errors import ErrorCodes
+    from h2.events import (
+        DataReceived,
+        Event,
+        RemoteSettingsChanged,
+        RequestReceived,
+        StreamEnded,
+        StreamReset,
+        WindowUpdated,
+    )
+    from h2.exceptions import ProtocolError
+    from hyperframe.frame import GoAwayFrame
+except ImportError as exc:
+    raise ImportError("the emulator needs h2 and trustme: pip install 'novasonic[emulator]'") from exc
+
+logger = logging.getLogger("novasonic.emulator.server")
+
+_PATH: Final = ("/model/", "/invoke-with-bidirectional-stream")
+_HTTP_1: Final = (
+    b"HTTP/1.1 505 HTTP Version Not Supported\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n"
+    b"This emulates a service that is spoken to over HTTP/2; offer it as h2 in the TLS handshake.\n"
+)
+_PREFACE: Final = b"PRI * HTTP/2.0"
+_HANDSHAKE_PATIENCE: Final = 5.0
+_CLOSE_PATIENCE: Final = 1.0
+_CREDENTIALS: Final = Credentials(access_key_id="novasonic-emulator", secret_access_key="not-a-secret")  # noqa: S106 - it says so
+_EXPIRED: Final = "expired"
+_RESET_AT_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s
+
+
+class Emulator:
+    """Bedrock with Nova Sonic on localhost.
+
+    Args:
+        scenario: What is heard and answered; one for all streams, or one for each in order, the last of them
+            for all that follow. None: it says what it has heard, in seconds.
+        host: The address to listen on. "0.0.0.0" lets other machines in; its certificate is for localhost.
+        port: The port; 0 for any that is free.
+        speed: Seconds of the service in one of the clock. The audio of a client does not run faster with it:
+            the client sends it faster.
+        max_sessions: How many streams may be open at once; one more is throttled.
+        region: The region that requests must be signed for.
+        credentials: The keys that they must be signed with.
+        voice: Gives the sounds. None: sound files, `espeak-ng` where it is installed, and else tones.
+
+    Raises:
+        ConfigurationError: If an argument cannot be right.
+
+    Attributes:
+        expired: Credentials that it refuses as expired.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario | Sequence[Scenario] | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        speed: float = 1.0,
+        max_sessions: int = Limits().streams,
+        region: str = "us-east-1",
+        credentials: Credentials = _CREDENTIALS,
+        voice: Voice | None = None,
+    ) -> None:
+        if speed <= 0:
+            raise ConfigurationError(f"speed is {speed}, but time passes: it is above 0")
+        given = [scenario] if isinstance(scenario, Scenario) else list(scenario or ())
+        self.credentials = credentials
+        self.expired = Credentials(
+            access_key_id=credentials.access_key_id,
+            secret_access_key=credentials.secret_access_key,
+            session_token=_EXPIRED,
+        )
+        self.region = region
+        self.speed = speed
+        self._speaker = Speaker([Path(each.folder) for each in given if each.folder])
+        self._service = Service(given, voice=voice or self._speaker, max_streams=max_sessions)
+        self._address = (host, port)
+        self._folder = ""
+        self._server: asyncio.Server | None = None
+        self._connections: set[_Connection] = set()
+
+    # --- what a program needs to know ---
+
+    @property
+    def sessions(self) -> Sequence[SessionLog]:
+        """What was noticed about each stream, in the order in which they were opened."""
+        return self._service.sessions
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        if self._server is None or not self._server.sockets:
+            raise ConfigurationError("the emulator is not running: use it with `async with`")
+        return cast("int", self._server.sockets[0].getsockname()[1])
+
+    @property
+    def endpoint_url(self) -> str:
+        """Its address, `https://localhost:…`."""
+        return f"https://localhost:{self.port}"
+
+    @property
+    def ca_file(self) -> str:
+        """The file with the certificate to trust. It is gone when the emulator is."""
+        return os.path.join(self._folder, "ca.pem")  # noqa: PTH118 - a string, as the environment needs it
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment that leads any AWS SDK here."""
+        found = {
+            "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": self.endpoint_url,
+            "AWS_CA_BUNDLE": self.ca_file,
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_ACCESS_KEY_ID": self.credentials.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": self.credentials.secret_access_key,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        if self.credentials.session_token is not None:
+            found["AWS_SESSION_TOKEN"] = self.credentials.session_token
+        return found
+
+    def unused(self) -> Sequence[Turn]:
+        """Return the turns of a shared scenario that no stream has used."""
+        return self._service.unused()
+
+    # --- running ---
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        tls, self._folder = await asyncio.to_thread(_certify, self._address[0])
+        try:
+            self._server = await loop.create_server(
+                lambda: _Connection(self),
+                *self._address,
+                ssl=tls,
+                ssl_handshake_timeout=_HANDSHAKE_PATIENCE,
+                ssl_shutdown_timeout=_CLOSE_PATIENCE,
+            )
+        except BaseException:
+            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close what is open. Takes about a second at most."""
+        if self._server is not None:
+            self._server.close()
+        await asyncio.gather(*(connection.aclose() for connection in list(self._connections)))
+        await self._speaker.aclose()
+        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    # --- for its connections ---
+
+    def connected(self, connection: "_Connection") -> None:
+        """Take note of a connection."""
+        self._connections.add(connection)
+
+    def disconnected(self, connection: "_Connection") -> None:
+        """Forget it."""
+        self._connections.discard(connection)
+
+    def open(self, model_id: str) -> Playback:
+        """Open a stream."""
+        return Playback(lambda now: self._service.open(model_id, now), speed=self.speed)
+
+    def check(self, headers: Sequence[tuple[str, str]]) -> str:
+        """Return the signature of a request; see `signature.check()`."""
+        values = dict(headers)
+        return signature.check(
+            method=values[":method"],
+            path=values[":path"],
+            headers=headers,
+            credentials=self.credentials,
+            expired_token=_EXPIRED,
+            region=self.region,
+            now=datetime.now(UTC),
+        )
+
+
+def _certify(host: str) -> tuple[ssl.SSLContext, str]:
+    """Make a certificate of our own, and a folder with the one to trust. Blocks."""
+    ca = trustme.CA()
+    names = {"localhost", "127.0.0.1", "::1", *([host] if host not in {"0.0.0.0", "::"} else [])}  # noqa: S104 - compared
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["h2"])
+    cast("Any", ca.issue_cert(*sorted(names))).configure_cert(context)  # typed by what is not installed
+    folder = tempfile.mkdtemp(prefix="novasonic-")
+    ca.cert_pem.write_to_path(os.path.join(folder, "ca.pem"))  # noqa: PTH118
+    return context, folder
+
+
+class _Connection(asyncio.Protocol):
+    """One client's HTTP/2 connection, with any number of streams."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self.emulator = emulator
+        self.h2 = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
+        self.writable = asyncio.Event()
+        self.writable.set()
+        self._transport: asyncio.Transport | None = None
+        self._speaks_h2 = False
+        self._stalled = False
+        self._gone = asyncio.Event()
+        self._calls: dict[int, _Call] = {}
+
+    # --- asyncio's side ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self.emulator.connected(self)
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() == "h2":
+            self._begin()
+
+    def data_received(self, data: bytes) -> None:
+        if self._stalled or self._transport is None:
+            return
+        if not self._speaks_h2:
+            if not data.startswith(_PREFACE):
+                self._transport.write(_HTTP_1)
+                self._transport.close()
+                return
+            self._begin()
+        try:
+            for event in self.h2.receive_data(data):
+                self._handle(event)
+            self.flush()
+        except ProtocolError as exc:
+            logger.info("a client broke HTTP/2: %s", exc)
+            self.flush()
+            self._transport.close()
+
+    def pause_writing(self) -> None:
+        self.writable.clear()
+
+    def resume_writing(self) -> None:
+        self.writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio passes it
+        self._gone.set()
+        self.writable.set()
+        for call in list(self._calls.values()):
+            call.lose()
+        self.emulator.disconnected(self)
+
+    # --- for its calls ---
+
+    def flush(self) -> None:
+        """Write what h2 has to say."""
+        self.write(self.h2.data_to_send())
+
+    def write(self, data: bytes) -> None:
+        """Write bytes, if that is still possible."""
+        if data and not self._stalled and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def forget(self, stream_id: int) -> None:
+        """Pay no more attention to a stream: what still comes in is passed over."""
+        self._calls.pop(stream_id, None)
+
+    def stall(self) -> None:
+        """Neither read nor write any more, and keep the connection open."""
+        self._stalled = True
+
+    def cut(self) -> None:
+        """End the TCP connection without a word of TLS or HTTP/2."""
+        if self._transport is None:
+            return
+        found: socket.socket | None = self._transport.get_extra_info("socket")
+        if found is not None:
+            with contextlib.suppress(OSError):
+                found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
+        self._transport.abort()
+
+    async def aclose(self) -> None:
+        """End the connection, and what is served on it, in about a second at most."""
+        tasks = [call.stop() for call in self._calls.values()]
+        await asyncio.gather(*tasks, return_exceptions=True)
+        transport = self._transport
+        if transport is None:
+            return
+        if self._speaks_h2 and not self._stalled:
+            with contextlib.suppress(ProtocolError):
+                self.h2.close_connection()
+            self.flush()
+        transport.close()
+        try:
+            async with asyncio.timeout(_CLOSE_PATIENCE):
+                await self._gone.wait()
+        except TimeoutError:
+            transport.abort()
+            await self._gone.wait()
+
+    # --- HTTP/2 ---
+
+    def _begin(self) -> None:
+        self._speaks_h2 = True
+        self.h2.initiate_connection()
+        self.flush()
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case RequestReceived(stream_id=int(stream_id), headers=headers):
+                fields = cast("Sequence[tuple[str, str]]", headers)  # text, by h2's configuration
+                self._calls[stream_id] = _Call(self, stream_id, fields)
+            case DataReceived(stream_id=int(stream_id), data=data, flow_controlled_length=int(length)):
+                call = self._calls.get(stream_id)
+                if call is not None and data:
+                    call.take(data)
+                # A stream that has stalled opens no window; that is how its client notices.
+                if length and not self._stalled:
+                    self.h2.acknowledge_received_data(length, stream_id)
+            case StreamEnded(stream_id=int(stream_id)):
+                if (call := self._calls.get(stream_id)) is not None:
+                    call.take_end()
+            case StreamReset(stream_id=int(stream_id)):
+                if (call := self._calls.pop(stream_id, None)) is not None:
+                    call.lose()
+            case WindowUpdated() | RemoteSettingsChanged():
+                for call in self._calls.values():
+                    call.window_opened.set()
+            case _:
+                pass
+
+
+class _Call:
+    """One request, and the stream of the service that answers it."""
+
+    def __init__(self, connection: _Connection, stream_id: int, headers: Sequence[tuple[str, str]]) -> None:
+        self.window_opened = asyncio.Event()
+        self._connection = connection
+        self._stream_id = stream_id
+        self._decoder = FrameDecoder()
+        self._playback: Playback | None = None
+        self._verifier: ChunkVerifier | None = None
+        self._task: asyncio.Task[None] | None = None
+        emulator = connection.emulator
+        model_id = _model_of(headers)
+        if isinstance(model_id, Refused):
+            self._refuse(model_id, None)
+            return
+        try:
+            signed = emulator.check(headers)
+        except UnsignedError as exc:
+            status = rules.STATUS.get(exc.code, 403)
+            self._refuse(Refused(at=0.0, status=status, code=exc.code, message=str(exc)), None)
+            return
+        self._verifier = ChunkVerifier(
+            secret_key=emulator.credentials.secret_access_key, region=emulator.region, signature=signed
+        )
+        self._playback = emulator.open(model_id)
+        number = len(emulator.sessions)
+        self._task = asyncio.get_running_loop().create_task(
+            self._serve(self._playback), name=f"novasonic-emulator-session-{number}"
+        )
+
+    # --- what the client does ---
+
+    def take(self, data: bytes) -> None:
+        """Take a piece of the request's body."""
+        playback, verifier = self._playback, self._verifier
+        if playback is None or verifier is None or playback.stream.over:
+            return
+        self._decoder.feed(data)
+        try:
+            while (frame := self._decoder.next_frame()) is not None:
+                try:
+                    inner = verifier.open(frame)
+                except RemoteProtocolError as exc:
+                    self._reject_signature(playback, exc)
+                    return
+                if inner is None:
+                    playback.end_input()
+                elif (document := decode_chunk(inner)) is not None:
+                    playback.receive(document)
+        except RemoteProtocolError as exc:
+            logger.info("a client sent a frame that cannot be read: %s", exc)
+            playback.stream.reject(rules.UNREADABLE)
+            playback.wake()
+
+    def take_end(self) -> None:
+        """Take the end of the request's body; not all clients say goodbye with an empty frame before."""
+        if self._playback is not None and self._verifier is not None and not self._verifier.ended:
+            self._playback.end_input()
+
+    def lose(self) -> None:
+        """Take note that the client has gone."""
+        if self._playback is not None:
+            self._playback.stream.abandon(self._playback.now)
+        if self._task is not None:
+            self._task.cancel()
+
+    def stop(self) -> "asyncio.Future[None]":
+        """Stop serving, and return what to wait for."""
+        self.lose()
+        if self._task is not None:
+            return self._task
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+    def _reject_signature(self, playback: Playback, exc: RemoteProtocolError) -> None:
+        logger.info("a client broke the chain of signatures: %s", exc)
+        stream = playback.stream
+        stream.log.wrong_signatures += 1
+        # Nobody has seen what the service says to this; clients report a ValidationException.
+        stream.reject(signature.WRONG)
+        playback.wake()
+
+    # --- what the service does ---
+
+    async def _serve(self, playback: Playback) -> None:
+        try:
+            while outputs := await playback.outputs():
+                frames = bytearray()
+                for output in outputs:
+                    if isinstance(output, Document):
+                        frames += encode_chunk(output.data)
+                        continue
+                    await self._send(frames)
+                    frames.clear()
+                    await self._act(output, playback)
+                await self._send(frames)
+        except ProtocolError as exc:
+            logger.info("a client does not take what it asked for: %s", exc)
+            playback.stream.abandon(playback.now)
+        finally:
+            self._connection.forget(self._stream_id)
+
+    async def _act(self, output: Output, playback: Playback) -> None:
+        match output:
+            case Document():
+                pass
+            case Accepted():
+                self._respond(200, "application/vnd.amazon.eventstream", playback.stream.request_id)
+            case Refused():
+                self._refuse(output, playback.stream.request_id)
+            case Failed(code=code, message=message, modelled=modelled):
+                await self._send((encode_exception if modelled else encode_error)(code, message))
+                self._end()
+            case Ended():
+                self._end()
+            case Broken():
+                await self._break(output)
+            case _:
+                assert_never(output)
+
+    async def _break(self, output: Broken) -> None:
+        connection, stream_id = self._connection, self._stream_id
+        match output.how:
+            case "reset":
+                connection.h2.reset_stream(stream_id, ErrorCodes.INTERNAL_ERROR)
+                connection.flush()
+            case "goaway" | "goaway_others":
+                # Not h2's own: that would take the whole connection for closed.
+                last = stream_id if output.how == "goaway_others" else max(stream_id - 2, 0)
+                connection.write(GoAwayFrame(last_stream_id=last).serialize())
+            case "cut":
+                connection.cut()
+            case "stall":
+                connection.stall()
+            case "garbled":
+                frame = bytearray(encode_chunk(b'{"event":{}}'))
+                frame[-1] ^= 0xFF
+                await self._send(frame)
+            case "truncated":
+                await self._send(encode_chunk(b'{"event":{}}')[:-5])
+                self._end()
+            case _:
+                assert_never(output.how)
+
+    def _respond(self, status: int, content_type: str, request_id: str | None, error: str = "") -> None:
+        headers = [(":status", str(status)), ("content-type", content_type)]
+        if request_id is not None:
+            headers.append(("x-amzn-requestid", request_id))
+        if error:
+            headers.append(
+                ("x-amzn-errortype", f"{error}:http://internal.amazon.com/coral/com.amazon.bedrock/")
+            )
+        self._connection.h2.send_headers(self._stream_id, headers)
+        self._connection.flush()
+
+    def _refuse(self, refused: Refused, request_id: str | None) -> None:
+        self._respond(refused.status, "application/json", request_id, refused.code)
+        body = msgspec.json.encode({"message": refused.message})
+        self._connection.h2.send_data(self._stream_id, body)
+        self._connection.flush()
+        self._end()
+
+    def _end(self) -> None:
+        # Apart from the data: a client that is told of the end with its last piece must not lose that.
+        self._connection.h2.end_stream(self._stream_id)
+        self._connection.flush()
+
+    async def _send(self, data: bytes | bytearray) -> None:
+        """Send bytes of the response, as fast as the client takes them."""
+        h2 = self._connection.h2
+        rest = memoryview(bytes(data))
+        while rest:
+            room = min(h2.local_flow_control_window(self._stream_id), h2.max_outbound_frame_size)
+            if room <= 0:
+                self.window_opened.clear()
+                await self.window_opened.wait()
+                continue
+            h2.send_data(self._stream_id, bytes(rest[:room]))
+            rest = rest[room:]
+            self._connection.flush()
+            await self._connection.writable.wait()
+
+
+def _model_of(headers: Sequence[tuple[str, str]]) -> str | Refused:
+    """Return the model that a request asks for, or the answer to a request for something else."""
+    values = dict(headers)
+    path = values.get(":path", "").partition("?")[0]
+    start, end = _PATH
+    if not (path.startswith(start) and path.endswith(end) and len(path) > len(start) + len(end)):
+        text = f"nothing is served at {path}; this is POST {start}(id){end}"
+        return Refused(at=0.0, status=404, code="UnknownOperationException", message=text)
+    if values.get(":method") != "POST":
+        text = f"{values.get(':method')} is not allowed here; this is POST {start}(id){end}"
+        return Refused(at=0.0, status=405, code="UnknownOperationException", message=text)
+    return unquote(path[len(start) : -len(end)])

@@ -1,0 +1,761 @@
+"""The service's rules and its behaviour in time: Bedrock without a wire. No I/O, and time is an argument.
+
+`Service.open()` gives a `Stream`; `receive()` takes what a client says, `advance()` gives what the service
+says, and `due` tells when to ask again. All times are seconds of one clock, so whoever plays a stream may
+run it at any speed: eight minutes pass at once.
+
+The order and the times are those of recorded sessions; where none shows what happens, the least surprising
+thing does. Nothing is understood: a scenario says what was heard, and without one the service says what it
+has measured.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, Literal, assert_never, cast
+from uuid import uuid4
+
+import msgspec
+
+from novasonic import messages, models
+from novasonic.emulator import rules
+from novasonic.emulator.agenda import Agenda, Appointment
+from novasonic.emulator.ear import Ear, Window
+from novasonic.emulator.hum import hum
+from novasonic.emulator.log import SessionLog
+from novasonic.emulator.mouth import Mouth, Voice
+from novasonic.emulator.outbox import Accepted, Broken, Ended, Failed, Outbox, Output, Refused
+from novasonic.emulator.rules import Judge, RejectedError
+from novasonic.emulator.scenario import Fault, Heard, Say, Scenario, ToolCall, Turn, segments
+from novasonic.emulator.usage import UsageCounter, text_tokens
+from novasonic.errors import ConfigurationError
+from novasonic.lifecycle import State
+from novasonic.models import Model
+
+# Seconds after the first audio, and what is counted: instructions of the service itself, and its voice.
+_SETUP: Final = ((0.03, 0, 22), (0.06, 157, 0), (0.0604, 0, 1), (0.13, 0, 43))
+_SPOKEN_TEXT_TOKENS: Final = 3  # with each portion of speech
+_TURN_TOKENS: Final = 1  # with the end of speech, after the first
+_DROPPED_TOKENS: Final = 11  # generated for an answer that nobody sees
+_DROPPED_AFTER: Final = 1.0
+_FIRST_USAGE: Final = 0.035  # after sessionEnd
+_GOODBYE: Final = 0.070
+_GOODBYE_TOKENS: Final = 2
+_END: Final = 0.072
+
+
+@dataclass(slots=True, kw_only=True)
+class _Job:
+    """Something that is to be answered, as soon as it may be."""
+
+    ready: float
+    steps: Sequence[Say | ToolCall]
+    kind: Literal["speech", "typed", "result"]
+    turn: Turn | None = None
+    taken: Callable[[], None] = lambda: None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Utterance:
+    """What the user has been saying since the last answer, in one stretch or several."""
+
+    turn: Turn | None
+    pieces: list[Heard]
+    windows: list[Window] = field(default_factory=list[Window])
+
+    @property
+    def seconds(self) -> float:
+        """From the first onset to the last end."""
+        return (self.windows[-1].end_ms - self.windows[0].start_ms) / 1000 if self.windows else 0.0
+
+
+@dataclass(slots=True, kw_only=True)
+class _Batch:
+    """The calls of one turn, which are spoken about when all results are in."""
+
+    turn: Turn | None
+    left: int
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+class Script:
+    """Where a stream, or all streams together, are in the turns of a scenario."""
+
+    def __init__(self, turns: Sequence[Turn]) -> None:
+        self._spoken = [turn for turn in turns if turn.typed is None]
+        self._typed = [turn for turn in turns if turn.typed is not None]
+
+    @property
+    def left(self) -> Sequence[Turn]:
+        """The turns that were not used."""
+        return [*self._spoken, *self._typed]
+
+    def spoken(self) -> Turn | None:
+        """Return the turn that answers speech now; it stays until it is taken."""
+        return self._spoken[0] if self._spoken else None
+
+    def typed(self, text: str) -> Turn | None:
+        """Return the turn that answers a typed text, and take it."""
+        found = next((turn for turn in self._typed if turn.answers(text)), None)
+        if found is not None:
+            self.take(found)
+        return found
+
+    def take(self, turn: Turn) -> None:
+        """Use a turn up."""
+        for turns in (self._spoken, self._typed):
+            turns[:] = [each for each in turns if each is not turn]
+
+
+class Service:
+    """What all streams have in common.
+
+    Args:
+        scenario: What is heard and answered; one for all streams, or one for each in order, the last of them
+            for all that follow.
+        voice: Gives the sounds.
+        max_streams: How many streams may be open at once.
+        new_id: Gives ids.
+
+    Attributes:
+        sessions: What was noticed about each stream, in the order in which they were opened.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario | Sequence[Scenario] | None = None,
+        *,
+        voice: Voice = hum,
+        max_streams: int = models.Limits().streams,
+        new_id: Callable[[], str] = lambda: str(uuid4()),
+    ) -> None:
+        given = [scenario] if isinstance(scenario, Scenario) else scenario
+        self.sessions: list[SessionLog] = []
+        self._scenarios = [*(given or ()), *([] if given else [Scenario()])]
+        self._scripts = [Script(each.turns) for each in self._scenarios]
+        self._voice = voice
+        self._max_streams = max_streams
+        self._new_id = new_id
+        self._open = 0
+        self._happened: Counter[int] = Counter()  # faults, by identity: equal ones are not the same
+
+    def unused(self) -> Sequence[Turn]:
+        """Return the turns of shared scenarios that no stream has used."""
+        shared = zip(self._scenarios, self._scripts, strict=True)
+        return [turn for scenario, script in shared if scenario.shared for turn in script.left]
+
+    def open(self, model_id: str, now: float) -> "Stream":
+        """Return a new stream. Whether it is accepted shows when it has been heard."""
+        number = len(self.sessions) + 1
+        which = min(number, len(self._scenarios)) - 1
+        scenario = self._scenarios[which]
+        log = SessionLog(model_id=model_id, request_id=self._new_id())
+        self.sessions.append(log)
+        stream = Stream(
+            scenario=scenario,
+            script=self._scripts[which] if scenario.shared else Script(scenario.turns),
+            faults=[fault for fault in scenario.faults if fault.stream in {None, number}],
+            happens=self._happens,
+            closed=self._close,
+            log=log,
+            voice=self._voice,
+            new_id=self._new_id,
+            now=now,
+        )
+        self._open += 1
+        if self._open > self._max_streams:
+            stream.refuse("ThrottlingException", rules.TOO_MANY)
+        return stream
+
+    def _happens(self, fault: Fault) -> bool:
+        """Whether a fault happens once more."""
+        if fault.times is not None and self._happened[id(fault)] >= fault.times:
+            return False
+        self._happened[id(fault)] += 1
+        return True
+
+    def _close(self) -> None:
+        self._open -= 1
+
+
+class Stream:
+    """One session, seen from the service. `Service.open()` makes it.
+
+    Attributes:
+        request_id: The service's id of the stream.
+        log: What was noticed about it.
+    """
+
+    def __init__(
+        self,
+        *,
+        scenario: Scenario,
+        script: Script,
+        faults: Sequence[Fault],
+        happens: Callable[[Fault], bool],
+        closed: Callable[[], None],
+        log: SessionLog,
+        voice: Voice,
+        new_id: Callable[[], str],
+        now: float,
+    ) -> None:
+        behaviour = self._behaviour = scenario.behaviour
+        self.log = log
+        self.request_id = log.request_id
+        self._script = script
+        self._faults = list(faults)
+        self._happens = happens
+        self._closed: Callable[[], None] | None = closed
+        self._agenda = Agenda(now)
+        self._outbox = Outbox(behaviour, new_id)
+        self._outbox.on_said = self._said
+        self._usage = UsageCounter(self._outbox)
+        self._mouth = Mouth(self._agenda, self._outbox, self._usage, behaviour, voice)
+        self._mouth.on_over = self._consider
+        self._mouth.on_middle = lambda number: self._fail_at("in_response", number)
+        self._ear = Ear(self._agenda, behaviour, self, prompt=lambda: self._mouth.audible)
+        self._dead = False  # a stalled stream neither hears nor speaks
+
+        self._accepting: Appointment | None = None
+        self._input_rate = 16_000
+        self._deaf = False  # an audio block that is not interactive is never listened to
+        self._speaking = False
+        self._turn_ends = 0
+        self._utterance: _Utterance | None = None
+        self._answer: _Job | None = None
+        self._jobs: list[_Job] = []
+        self._typed: dict[str, str] = {}  # interactive blocks that are open, and their text
+        self._results: dict[str, str] = {}  # TOOL blocks that are open, and their text
+        self._calls: dict[str, tuple[ToolCall, _Batch]] = {}  # that have no result yet
+
+        self._last_input = self._last_audio = self._last_speech = now
+        self._model = self._find_model(log.model_id)
+        self._judge = Judge(self._model, behaviour)
+        if behaviour.any_input_gap is not None:
+            self._watch(behaviour.any_input_gap, lambda: self._last_input, rules.ANY_INPUT_GAP)
+        self._open_with_faults()
+
+    # --- for whoever plays the stream ---
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come after what `advance()` returns."""
+        return self._outbox.closed
+
+    @property
+    def due(self) -> float | None:
+        """When `advance()` has something to do next; None if nothing will happen by itself."""
+        return None if self.over else self._agenda.due
+
+    def receive(self, document: bytes, now: float) -> None:
+        """Hear what the client says."""
+        self._agenda.run(now)
+        if self.over or self._dead:
+            return
+        try:
+            message = self._judge.judge(document)
+        except RejectedError as exc:
+            self.reject(str(exc))
+            return
+        self._last_input = now
+        self._note(message)
+        self._hear(message)
+
+    def end_input(self, now: float) -> None:
+        """Take note that the client will say nothing more."""
+        self._agenda.run(now)
+        if self.over or self._dead:
+            return
+        try:
+            self._judge.judge_end()
+        except RejectedError as exc:
+            self.reject(str(exc))
+
+    def abandon(self, now: float, outcome: str = "abandoned") -> None:
+        """Take note that the client has gone, or cannot be spoken to any more."""
+        self._agenda.run(now)
+        self._finish(outcome, "")
+        self._outbox.closed = True
+
+    def refuse(self, code: str, text: str, *, status: int | None = None) -> None:
+        """Answer the opening with an HTTP error."""
+        status = status or rules.STATUS.get(code, 400)
+        self._put(Refused(at=self._now, status=status, code=code, message=text), code, text)
+
+    def fail(self, code: str, text: str, *, modelled: bool = True) -> None:
+        """End the stream with an exception, or with an error of the machinery."""
+        if not self.log.accepted:
+            self._accept()
+        moment = self._outbox.moment(self._now)
+        self._put(Failed(at=moment, code=code, message=text, modelled=modelled), code, text)
+
+    def advance(self, now: float) -> list[Output]:
+        """Let the time pass and return what the service says up to `now`."""
+        if not self.over:
+            self._agenda.run(now)
+        return self._outbox.take()
+
+    # --- opening ---
+
+    @property
+    def _now(self) -> float:
+        return self._agenda.now
+
+    def _find_model(self, model_id: str) -> Model:
+        try:
+            model = models.lookup(model_id)
+        except ConfigurationError:
+            model = models.MODELS[0]
+            self.refuse("ValidationException", rules.UNKNOWN_MODEL)
+        if not model.known and not model_id.startswith("arn:") and "sonic" not in model_id:
+            self.refuse("ValidationException", rules.UNKNOWN_MODEL)
+        return model
+
+    def _open_with_faults(self) -> None:
+        for fault in self._faults:
+            if fault.kind == "refuse" and fault.at_opening and not self.over and self._happens(fault):
+                code = fault.code or _code_of(fault.status)
+                text = fault.message or rules.TEXTS.get(code, "")
+                self.refuse(code, text, status=fault.status)
+
+    def _accept(self) -> None:
+        if self.log.accepted or self.over:
+            return
+        if self._accepting is not None:
+            self._accepting.cancel()
+        self.log.accepted = True
+        self._outbox.put(Accepted(at=self._outbox.moment(self._now)))
+        behaviour, opened = self._behaviour, self._now
+        self._last_audio = self._last_speech = opened
+        if behaviour.input_gap is not None:
+            text = rules.INPUT_GAP.format(seconds=behaviour.input_gap)
+            self._watch(behaviour.input_gap, lambda: self._last_audio, text)
+        if behaviour.silence_only is not None:
+            self._watch(behaviour.silence_only, lambda: self._last_speech, rules.SILENCE)
+        if behaviour.stream is not None:
+            self._agenda.after(behaviour.stream, self._expire)
+        for fault in self._faults:
+            if fault.at is not None:
+                self._agenda.at(opened + fault.at, partial(self._break, fault))
+
+    def _answer_opening(self) -> None:
+        """Accept, or do what a scenario wants instead."""
+        self._accepting = None
+        for fault in [each for each in self._faults if each.at_opening and each.kind != "refuse"]:
+            if not self._happens(fault):
+                continue
+            if fault.kind == "mute":
+                self._dead = True
+                self._agenda.clear()
+                return
+            if fault.kind not in {"reset", "goaway", "cut", "stall"}:
+                self._accept()
+            self._do(fault)
+            if self.over or self._dead:
+                return
+        self._accept()
+
+    def _expire(self) -> None:
+        self.fail("modelTimeoutException", self._with_id(rules.TEXTS["ModelTimeoutException"]))
+
+    def _watch(self, seconds: float, last: Callable[[], float], text: str) -> None:
+        """Give up when `last` has been so long ago."""
+
+        def look() -> None:
+            left = last() + seconds - self._now
+            if left > 0:
+                self._agenda.after(left, look)
+            else:
+                self.reject(text)
+
+        self._agenda.after(seconds, look)
+
+    # --- hearing ---
+
+    def reject(self, text: str) -> None:
+        """End the stream because of what the client has sent."""
+        text = self._with_id(text)
+        if self.log.accepted or self._judge.prompt_name is not None:
+            self.fail("validationException", text)
+        else:
+            self.refuse("ValidationException", text)
+
+    def _with_id(self, text: str) -> str:
+        return f"RequestId={self.request_id} : {text}"
+
+    def _note(self, message: messages.InputMessage) -> None:
+        if isinstance(message, messages.AudioInput):
+            self.log.audio_messages += 1
+        else:
+            self.log.messages.append(message)
+
+    def _hear(self, message: messages.InputMessage) -> None:
+        match message:
+            case messages.SessionStart():
+                pass
+            case messages.PromptStart():
+                self._outbox.prompt_name = message.prompt_name
+                self._mouth.sample_rate = message.sample_rate
+                self._accepting = self._agenda.after(self._behaviour.accept, self._answer_opening)
+            case messages.InputContentStart():
+                self._hear_start(message)
+            case messages.TextInput():
+                if message.content_name in self._typed:
+                    self._typed[message.content_name] += message.content
+            case messages.AudioInput():
+                self._hear_audio(message.content)
+            case messages.ToolResult():
+                self._results[message.content_name] = message.content
+            case messages.InputContentEnd():
+                self._hear_end(message)
+            case messages.PromptEnd():
+                self._fall_silent()
+            case messages.SessionEnd():
+                self._say_goodbye()
+            case _:
+                assert_never(message)
+
+    def _hear_start(self, message: messages.InputContentStart) -> None:
+        if message.type == "AUDIO" and message.sample_rate is not None:
+            self._input_rate = message.sample_rate
+            self._deaf = not message.interactive
+            self._last_audio = self._now
+        elif message.type == "TEXT" and message.interactive:
+            self._typed[message.content_name] = ""
+            self._last_audio = self._last_speech = self._now
+
+    def _hear_audio(self, pcm: bytes) -> None:
+        first = self.log.audio_messages == 1
+        self._last_audio = self._now
+        if first:
+            self._start_up()
+        self.log.audio_seconds += len(pcm) / (self._input_rate * 2)
+        if not self._deaf:
+            turn = self._utterance.turn if self._utterance else self._script.spoken()
+            self._ear.silence = self._silence(turn)
+            self._ear.hear(pcm, self._input_rate)
+        self._fail_at("after_audio", self.log.audio_messages)
+
+    def _silence(self, turn: Turn | None) -> float:
+        chosen = turn.silence if turn is not None else None
+        return self._behaviour.silence if chosen is None else chosen
+
+    def _start_up(self) -> None:
+        problem = self._judge.voice_problem
+        if problem is not None:
+            self._agenda.after(_SETUP[0][0], lambda: self.reject(problem))
+            return
+        for seconds, speech, text in _SETUP:
+            self._agenda.after(seconds, partial(self._spend, speech, text))
+
+    def _spend(self, speech: int, text: int) -> None:
+        self._usage.spend(self._now, speech=speech, text=text)
+
+    def _hear_end(self, message: messages.InputContentEnd) -> None:
+        typed = self._typed.pop(message.content_name, None)
+        if typed is not None:
+            self._hear_typed(typed)
+        result = self._results.pop(message.content_name, None)
+        tool_use_id = self._judge.answered(message)
+        if result is not None and tool_use_id is not None:
+            self._hear_result(tool_use_id, result)
+
+    def _hear_typed(self, text: str) -> None:
+        self._usage.spend(self._now, text=text_tokens(text))
+        if self._behaviour.echo_typed:
+            self._outbox.text(text, self._now, role="USER", stage="FINAL")
+        if not self._model.answers_typed_text:
+            return
+        turn = self._script.typed(text)
+        words = len(text.split())
+        plain = (Say(f"You typed {words} {'word' if words == 1 else 'words'}."),)
+        self._do_later(_steps(turn) if turn is not None else plain, "typed", turn)
+
+    def _hear_result(self, tool_use_id: str, result: str) -> None:
+        self._usage.spend(self._now, text=text_tokens(result))
+        call, batch = self._calls.pop(tool_use_id)
+        batch.left -= 1
+        facts = cast("dict[str, Any]", msgspec.json.decode(result))
+        given: Mapping[str, Any] = {} if isinstance(call.arguments, str) else call.arguments
+        batch.facts |= {**given, **facts}
+        if call.then:
+            self._do_later(_filled(call.then, {**given, **facts}), "result", batch.turn)
+        if batch.left:
+            return
+        turn = batch.turn
+        if turn is not None and turn.then:
+            self._do_later(_filled(turn.then, batch.facts), "result", turn)
+        elif not call.then:
+            # A result is always spoken about: nobody has found a way to give a silent one.
+            self._do_later((Say(f"The result of {call.name} is in."),), "result", turn)
+
+    def _do_later(
+        self, steps: Sequence[Say | ToolCall], kind: Literal["typed", "result"], turn: Turn | None
+    ) -> None:
+        delay = self._behaviour.answer if turn is None or turn.answer is None else turn.answer
+        job = _Job(ready=self._now + delay, steps=steps, kind=kind, turn=turn)
+        self._prepare(steps)
+        self._jobs.append(job)
+        self._consider()
+
+    def _prepare(self, steps: Sequence[Say | ToolCall]) -> None:
+        self._mouth.prepare([step for step in steps if isinstance(step, Say)])
+
+    # --- the user's speech, as the ear reports it ---
+
+    def speech_found(self) -> None:
+        """Somebody speaks: an answer that was not shown yet will not be."""
+        self._speaking = True
+        dropped = self._mouth.take_back()
+        if self._answer is not None:
+            self._answer, dropped = None, True
+        if dropped:
+            self._agenda.after(_DROPPED_AFTER, self._count_dropped)
+        if self._utterance is None:
+            turn = self._script.spoken()
+            self._utterance = _Utterance(turn=turn, pieces=list(turn.pieces) if turn is not None else [])
+
+    def _count_dropped(self) -> None:
+        self._usage.make(self._now, text=_DROPPED_TOKENS)
+        self._usage.settle(self._now)
+
+    def speech_started(self, window: Window) -> None:
+        """Report it; and if the model is speaking, stop it."""
+        self._last_speech = self._now
+        if self._closing:
+            return
+        if self._model.reports_user_speech:
+            self._outbox.say(messages.UserSpeechStart(offset_ms=window.start_ms), self._now)
+        if self._mouth.audible:
+            self._mouth.interrupt()
+
+    def speech_goes_on(self, window: Window, seconds: float) -> None:
+        """Report a piece of a long utterance."""
+        self._last_speech = self._now
+        utterance = self._utterance
+        if utterance is None or self._closing:
+            return
+        if utterance.windows:  # later stretches have no pieces of their own
+            return
+        told = len(utterance.turn.pieces) - len(utterance.pieces) if utterance.turn is not None else 0
+        if utterance.pieces and self._is_early(utterance.pieces, told, seconds):
+            piece = utterance.pieces.pop(0)
+            self._outbox.text(piece.text, self._now, role="USER", stage="FINAL")
+        del window
+
+    def _is_early(self, pieces: list[Heard], told: int, seconds: float) -> bool:
+        """Whether the first of the pieces is told by now, while the user goes on."""
+        first = pieces[0]
+        at = first.at if first.at is not None else (told + 1) * self._behaviour.user_text_every
+        many = len(pieces) > 1 and first.place is None
+        return (first.place == "early" or many) and seconds >= at
+
+    def speech_counted(self, tokens: int) -> None:
+        """Tell what the speech counts as."""
+        self._usage.spend(self._now, speech=tokens)
+        self._usage.spend(self._now, text=_SPOKEN_TEXT_TOKENS)
+
+    def speech_ended(self, window: Window) -> None:
+        """Report it, with what was heard, and think of an answer."""
+        self._last_speech = self._now
+        self._speaking = False
+        self.log.windows.append((window.start_ms / 1000, window.end_ms / 1000))
+        utterance = self._utterance
+        if utterance is None or self._closing:
+            return
+        utterance.windows.append(window)
+        self._report_end(window, self._pieces_of(utterance, window))
+        self._usage.settle(self._now)
+        self._turn_ends += 1
+        first = self._turn_ends == 1
+        self._usage.spend(self._now, text=self._behaviour.system_tokens if first else _TURN_TOKENS)
+        self._plan_answer(utterance)
+
+    def _pieces_of(self, utterance: _Utterance, window: Window) -> list[Heard]:
+        if utterance.turn is None:
+            seconds = (window.end_ms - window.start_ms) / 1000
+            return [Heard(f"({seconds:.1f} seconds of speech)")]
+        pieces, utterance.pieces = utterance.pieces, []
+        return pieces
+
+    def _report_end(self, window: Window, pieces: list[Heard]) -> None:
+        """Say the texts of the user and the end of the speech, each in its place."""
+        where = self._behaviour.user_text
+
+        def tell(piece: Heard, inside: Callable[[], None] | None = None) -> None:
+            self._outbox.text(piece.text, self._now, role="USER", stage="FINAL", inside=inside)
+
+        def end() -> None:
+            if self._model.reports_user_speech:
+                self._outbox.say(
+                    messages.UserSpeechEnd(offset_ms=window.end_ms, detected_at_ms=window.detected_ms),
+                    self._now,
+                )
+
+        around = [piece for piece in pieces if (piece.place or where) == "around"][:1]
+        for piece in pieces:
+            if (piece.place or where) in {"before", "early"}:
+                tell(piece)
+        if around:
+            tell(around[0], end)
+        else:
+            end()
+        for piece in pieces:
+            if (piece.place or where) in {"after", "around"} and piece not in around:
+                tell(piece)
+
+    def _plan_answer(self, utterance: _Utterance) -> None:
+        turn = utterance.turn
+        steps = _steps(turn) if turn is not None else (_measured(utterance),)
+        delay = self._behaviour.answer if turn is None or turn.answer is None else turn.answer
+
+        def taken() -> None:
+            self._utterance = None
+            if turn is not None:
+                self._script.take(turn)
+
+        self._prepare(steps)
+        self._answer = _Job(ready=self._now + delay, steps=steps, kind="speech", turn=turn, taken=taken)
+        self._consider()
+
+    # --- answering ---
+
+    def _consider(self) -> None:
+        """Begin the next answer, if it is time for one and nothing speaks against it."""
+        if self._closing or self.over or self._speaking or self._mouth.busy:
+            return
+        job = self._next_job()
+        if job is None:
+            return
+        if job.ready > self._now:
+            self._agenda.at(job.ready, self._consider)
+            return
+
+        def seen() -> None:
+            if self._answer is job:
+                self._answer = None
+            self._jobs = [each for each in self._jobs if each is not job]
+            job.taken()
+
+        if not job.steps:  # the model chose to keep silent
+            seen()
+            self._consider()
+            return
+        batch = _Batch(turn=job.turn, left=sum(isinstance(step, ToolCall) for step in job.steps))
+        self._mouth.speak(job.steps, seen=seen, called=lambda call, id_: self._called(call, id_, batch))
+
+    def _next_job(self) -> _Job | None:
+        waiting = [*([self._answer] if self._answer else []), *self._jobs]
+        if self._calls and not self._model.runs_tools_asynchronously:
+            waiting = [job for job in waiting if job.kind == "result"]
+        return waiting[0] if waiting else None
+
+    def _called(self, call: ToolCall, tool_use_id: str, batch: _Batch) -> None:
+        self._calls[tool_use_id] = (call, batch)
+        self._judge.expect_result(tool_use_id)
+
+    # --- closing ---
+
+    @property
+    def _closing(self) -> bool:
+        return self._judge.state in {State.ENDING, State.ENDED}
+
+    def _fall_silent(self) -> None:
+        self._mouth.stop()
+        self._answer, self._jobs = None, []
+
+    def _say_goodbye(self) -> None:
+        self._fall_silent()
+        self._agenda.after(_FIRST_USAGE, self._settle)
+        self._agenda.after(_GOODBYE, lambda: self._outbox.end_completion(self._now))
+        self._agenda.after(_END, lambda: self._put(Ended(at=self._now), "completed", ""))
+
+    def _settle(self) -> None:
+        if not self._usage.settle(self._now):
+            self._usage.make(self._now, text=_GOODBYE_TOKENS)
+            self._usage.settle(self._now)
+
+    def _put(self, output: Output, outcome: str, reason: str) -> None:
+        """Let the last thing of a stream go out."""
+        self._outbox.put(output)
+        if self._outbox.closed:
+            self._finish(outcome, reason)
+
+    def _finish(self, outcome: str, reason: str) -> None:
+        self._agenda.clear()
+        self.log.usage = self._usage.total
+        if self._closed is not None:
+            self.log.outcome, self.log.reason = outcome, reason
+            closed, self._closed = self._closed, None
+            closed()
+
+    # --- what a scenario wants to go wrong ---
+
+    def _said(self) -> None:
+        self.log.documents = self._outbox.said
+        self._fail_at("after_output", self._outbox.said)
+
+    def _fail_at(self, point: Literal["after_audio", "after_output", "in_response"], number: int) -> None:
+        for fault in self._faults:
+            if getattr(fault, point) == number:
+                self._break(fault)
+
+    def _break(self, fault: Fault) -> None:
+        if not self.over and self._happens(fault):
+            self._do(fault)
+
+    def _do(self, fault: Fault) -> None:
+        now = self._now
+        match fault.kind:
+            case "refuse" | "exception":
+                code = fault.code or "ModelStreamErrorException"
+                self.fail(code[0].lower() + code[1:], self._with_id(_text_of(fault, code)))
+            case "error":
+                code = fault.code or "InternalServerError"
+                self.fail(code, fault.message or "An internal error occurred.", modelled=False)
+            case "mute" | "stall":
+                self._dead = True
+                self._put(Broken(at=now, how="stall"), "stall", "")
+            case "reset" | "goaway" | "goaway_others" | "cut" | "garbled" | "truncated":
+                self._put(Broken(at=self._outbox.moment(now), how=fault.kind), fault.kind, "")
+            case "end":
+                self._put(Ended(at=self._outbox.moment(now)), "ended", "")
+            case "unknown":
+                name = fault.code or "somethingNew"
+                self._outbox.say(messages.UnknownMessage(name=name, payload={"emulated": True}), now)
+            case "malformed":
+                self._outbox.document(b'{"event":', now)
+
+
+def _steps(turn: Turn) -> tuple[Say | ToolCall, ...]:
+    """Return what a turn does, in order."""
+    before = [call for call in turn.calls if call.when == "before"]
+    after = [call for call in turn.calls if call.when == "after"]
+    return (*before, *segments(turn.says), *after)
+
+
+def _measured(utterance: _Utterance) -> Say:
+    seconds = utterance.seconds
+    text = f"I heard {seconds:.1f} seconds of speech."
+    quiet = max((window.loudness for window in utterance.windows), default=0.0) < -35  # noqa: PLR2004 - dBFS
+    return Say(f"{text} It was very quiet." if quiet else text)
+
+
+def _filled(then: Sequence[Say | str] | str, facts: Mapping[str, Any]) -> tuple[Say, ...]:
+    """Put what is known in the place of `{names}`; what is not known stays as it is."""
+
+    def fill(say: Say) -> Say:
+        text = re.sub(r"\{(\w+)\}", lambda m: str(facts.get(m[1], m[0])), say.text)
+        return msgspec.structs.replace(say, text=text)
+
+    return tuple(fill(say) for say in segments(then))
+
+
+def _code_of(status: int | None) -> str:
+    return next((code for code, each in rules.STATUS.items() if each == status), "ThrottlingException")
+
+
+def _text_of(fault: Fault, code: str) -> str:
+    return fault.message or rules.TEXTS.get(code[0].upper() + code[1:], "Something went wrong.")

@@ -1,0 +1,116 @@
+"""What the emulated model says, as sound: WAV files, `espeak-ng` where it is installed, and else a hum."""
+
+import asyncio
+import logging
+import shutil
+import struct
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from novasonic import audio
+from novasonic.emulator.hum import hum
+from novasonic.emulator.scenario import Say
+from novasonic.errors import ConfigurationError
+
+logger = logging.getLogger("novasonic.emulator.voice")
+
+SOUNDS: Final = Path(__file__).parent / "sounds"
+"""The emulator's own sounds."""
+
+_PATIENCE: Final = 5.0  # seconds for espeak-ng: after that it hums
+_SILENT: Final = b"\0\0"
+
+
+class Speaker:
+    """Makes sounds in threads, and keeps them: a `novasonic.emulator.mouth.Voice`.
+
+    Args:
+        folders: Where sounds are looked for, before the emulator's own.
+        speaks: Whether `espeak-ng` is used where it is installed; otherwise what has no sound is hummed.
+    """
+
+    def __init__(self, folders: Sequence[Path] = (), *, speaks: bool = True) -> None:
+        self._folders = [*folders, SOUNDS]
+        self._program = shutil.which("espeak-ng") if speaks else None
+        self._made: dict[tuple[Say, int], bytes] = {}
+        self._making: dict[tuple[Say, int], asyncio.Task[None]] = {}
+
+    def __call__(self, say: Say, sample_rate: int) -> bytes | None:
+        """Return a sound, or None and begin to make it."""
+        if say.sound is None and (self._program is None or say.seconds is not None):
+            return hum(say, sample_rate)
+        key = (say, sample_rate)
+        if key not in self._made and key not in self._making:
+            self._making[key] = asyncio.get_running_loop().create_task(
+                self._make(key), name="novasonic-emulator-voice"
+            )
+        return self._made.get(key)
+
+    def find(self, sound: str) -> Path:
+        """Return the file of a sound.
+
+        Raises:
+            ConfigurationError: If there is none.
+        """
+        for folder in self._folders:
+            if (path := folder / sound).is_file():
+                return path
+        raise ConfigurationError(
+            f"there is no sound {sound!r} in {', '.join(str(folder) for folder in self._folders)}"
+        )
+
+    async def aclose(self) -> None:
+        """Stop making sounds."""
+        tasks = list(self._making.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _make(self, key: tuple[Say, int]) -> None:
+        try:
+            self._made[key] = await asyncio.to_thread(self._render, *key)
+        finally:
+            del self._making[key]
+
+    def _render(self, say: Say, sample_rate: int) -> bytes:
+        """Make a sound; whatever goes wrong, there is one. Blocks."""
+        try:
+            if say.sound is not None:
+                pcm, source = audio.read_wav(self.find(say.sound))
+            else:
+                pcm, source = _speak(str(self._program), say.text)
+            return _cut(_resampled(pcm, source, sample_rate), say, sample_rate)
+        except (ConfigurationError, OSError, ValueError, subprocess.SubprocessError, struct.error) as exc:
+            logger.warning("humming, as a sound could not be made: %s", exc)
+            return hum(say, sample_rate)
+
+
+def _speak(program: str, text: str) -> tuple[bytes, audio.AudioFormat]:
+    done = subprocess.run(  # noqa: S603 - the program of that name, with text on its standard input
+        [program, "-v", "en-us", "-s", "165", "--stdin", "--stdout"],
+        input=text.encode(),
+        capture_output=True,
+        check=True,
+        timeout=_PATIENCE,
+    )
+    # It writes to a pipe, so the lengths in its header are made up: the samples go up to the end.
+    wav = done.stdout
+    (rate,) = struct.unpack_from("<I", wav, 24)
+    pcm = wav[wav.index(b"data") + 8 :]
+    return pcm[: len(pcm) // 2 * 2], audio.AudioFormat(rate)
+
+
+def _resampled(pcm: bytes, source: audio.AudioFormat, sample_rate: int) -> bytes:
+    chunker = audio.Chunker(sample_rate)
+    made = chunker.feed(pcm, sample_rate=source.sample_rate, channels=source.channels)
+    return b"".join((*made, *chunker.flush()))
+
+
+def _cut(pcm: bytes, say: Say, sample_rate: int) -> bytes:
+    """Make a sound as long as a scenario wants it."""
+    if say.seconds is None:
+        return pcm
+    samples = round(say.seconds * sample_rate)
+    return pcm[: samples * 2] + _SILENT * (samples - len(pcm) // 2)

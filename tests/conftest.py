@@ -1,0 +1,49 @@
+"""What every test is held to: the loop is never blocked, and nothing is left behind."""
+
+import asyncio
+import inspect
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping
+
+import pytest
+from blockbuster import blockbuster_ctx
+
+from clocks import CLOCKS
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", 'clock(name): the loop\'s clock: "real", "virtual" or "fast"')
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config,  # noqa: ARG001 - pytest passes it
+    item: pytest.Item,
+) -> Mapping[str, type[asyncio.SelectorEventLoop]]:
+    marker = item.get_closest_marker("clock")
+    name = marker.args[0] if marker else "real"
+    return {name: CLOCKS[name]}
+
+
+@pytest.fixture(autouse=True)
+def _never_blocks() -> Iterator[None]:
+    """A session shares its event loop with others: what blocks it is late audio for all of them."""
+    with blockbuster_ctx("novasonic"):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    threads = set(threading.enumerate())
+    if inspect.iscoroutinefunction(getattr(request, "function", None)):
+        request.getfixturevalue("_ends_its_tasks")
+    yield
+    left = {each.name for each in set(threading.enumerate()) - threads if not each.daemon}
+    assert {name for name in left if not name.startswith("asyncio_")} == set(), "threads are left"
+
+
+@pytest.fixture
+async def _ends_its_tasks() -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert {task.get_name() for task in left} == set(), "tasks are left"
