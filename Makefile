@@ -1,0 +1,33 @@
+# Targets for those who work on novasonic. `make` lists them; .ci/run does what `make check` does.
+UV ?= python3 -m uv
+RUN = $(UV) run
+
+.PHONY: help check lint types imports test bench demo clean
+
+help:  ## List the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+check: lint types imports test  ## All that must pass before a commit lands
+
+lint:  ## Style and format
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+
+types:  ## mypy and pyright, both strict
+	$(RUN) mypy
+	$(RUN) pyright
+
+imports:  ## The arrows between the modules
+	$(RUN) lint-imports
+
+test:  ## The tests, with branch coverage
+	$(RUN) pytest --cov
+
+bench:  ## Cost and punctuality, side by side with the plain SDK
+	$(RUN) python -m bench
+
+demo:  ## A whole spoken conversation, offline
+	$(RUN) novasonic demo
+
+clean:  ## Remove what the tools leave
+	rm -rf .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist answer.wav

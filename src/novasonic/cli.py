@@ -1,0 +1,208 @@
+"""The command `novasonic`: a demonstration, one question, the emulator, the voices.
+
+Whatever goes wrong is one sentence on standard error and exit status 1; `--verbose` shows more.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import shlex
+import signal
+import sys
+import warnings
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from novasonic import __version__, models
+from novasonic.errors import ConfigurationError, SonicError
+from novasonic.reply import Reply
+from novasonic.session import ask
+
+_STARTING: Final = 20.0  # seconds for an emulator to start: a fresh Python, a new certificate
+_STOPPING: Final = 5.0
+_DEMO: Final = Path(__file__).parent / "emulator" / "demo.json"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command, and return the status for the shell: 0, or 1 where something went wrong."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(format="%(name)s: %(message)s", level=logging.ERROR)
+    logging.getLogger("novasonic").setLevel(logging.DEBUG if options.verbose else logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            warnings.showwarning = _show_warning
+            asyncio.run(options.run(options))
+    except KeyboardInterrupt:
+        return 130  # as shells have it: 128 and the number of SIGINT
+    except BrokenPipeError:  # `novasonic voices | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
+        return 1
+    except (SonicError, ImportError) as exc:
+        if options.verbose:
+            logging.getLogger("novasonic.cli").exception("the command failed")
+        print(f"novasonic: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"novasonic: {message}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="novasonic", description="Spoken conversations with Amazon Nova 2 Sonic."
+    )
+    parser.add_argument("--version", action="version", version=f"novasonic {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    demo = _command(commands, "demo", _demo, "hold a whole spoken conversation, offline")
+    demo.add_argument("--out", default="answer.wav", help="where to write what was heard (%(default)s)")
+
+    one = _command(commands, "ask", _ask, "ask one question, by voice or text")
+    one.add_argument("prompt", help="a WAV file, or a text to type")
+    one.add_argument("--out", metavar="FILE", help="write the spoken answer into a WAV file")
+    one.add_argument("--emulator", action="store_true", help="ask an emulator, started for this, not AWS")
+    one.add_argument("--model", help="id of the model")
+    one.add_argument("--voice", help="see `novasonic voices`")
+    one.add_argument("--system", help="what the model is told about its task")
+    one.add_argument("--region", help="AWS region")
+    one.add_argument("--profile", help="AWS profile")
+    one.add_argument("--timeout", type=float, default=60.0, help="seconds to wait for the answer (60)")
+
+    emulator = _command(commands, "emulator", _emulator, "run Bedrock on localhost until Ctrl-C")
+    emulator.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    emulator.add_argument("--port", type=int, default=8443, help="port to listen on; 0 for a free one")
+    emulator.add_argument("--scenario", help="a JSON or YAML file, or `demo`; else it says what it hears")
+    emulator.add_argument("--speed", type=float, default=1.0, help="how much faster than the real one")
+    emulator.add_argument(
+        "--until-eof", action="store_true", help="end with standard input, for programs that start it"
+    )
+
+    voices = _command(commands, "voices", _voices, "list the voices of a model")
+    voices.add_argument("--model", default=models.MODELS[0].id, help="id of the model (%(default)s)")
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, summary: str) -> argparse.ArgumentParser:  # noqa: ANN401
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
+    parser.add_argument("--verbose", action="store_true", help="show what happens inside")
+    parser.set_defaults(run=run)
+    return parser
+
+
+async def _demo(options: argparse.Namespace) -> None:
+    from novasonic import demo  # noqa: PLC0415 - needs an extra
+
+    async with emulator_process(scenario="demo") as env:
+        # These are the emulator's made-up keys, in a process that does nothing else.
+        os.environ.update(env)
+        await demo.run(Path(options.out))
+
+
+async def _ask(options: argparse.Namespace) -> None:
+    given = {name: getattr(options, name) for name in ("model", "voice", "system", "region", "profile")}
+    settings: Any = {name: value for name, value in given.items() if value is not None}
+    async with contextlib.AsyncExitStack() as stack:
+        if options.emulator:
+            os.environ.update(await stack.enter_async_context(emulator_process()))
+        reply = await ask(options.prompt, timeout=options.timeout, **settings)
+    _show(reply, typed=options.prompt)
+    if options.out:
+        await asyncio.to_thread(reply.save, options.out)
+        print(f"{options.out}: {reply.duration:.1f} s of speech")
+
+
+def _show(reply: Reply, *, typed: str) -> None:
+    print(f"you:  {reply.user_text or typed}")
+    print(f"nova: {reply.text}")
+    details = [f"{reply.usage.total} tokens"]
+    if reply.usage.prices is not None:
+        details.append(f"${reply.usage.cost():.4f}")
+    if reply.latency.audio is not None:
+        details.append(f"answered after {reply.latency.audio:.2f} s")
+    print(f"      {', '.join(details)}")
+
+
+async def _voices(options: argparse.Namespace) -> None:
+    model = models.lookup(options.model)
+    if not model.known:
+        print(f"novasonic: {model.id!r} is not a known model; these are the newest one's", file=sys.stderr)
+    for voice in model.voices:
+        speaks = ", ".join(voice.languages) if voice.polyglot else ", ".join(voice.locales)
+        print(f"{voice.name:<10} {voice.language:<24} {voice.gender:<10} {speaks}")
+
+
+async def _emulator(options: argparse.Namespace) -> None:
+    from novasonic.emulator import Emulator, Scenario  # noqa: PLC0415 - needs an extra
+
+    scenario = None
+    if options.scenario:
+        path = _DEMO if options.scenario == "demo" else Path(options.scenario)
+        scenario = await asyncio.to_thread(Scenario.load, path)
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # Windows has none: there, Ctrl-C raises
+            loop.add_signal_handler(number, stop.set)
+    if options.until_eof:
+        reader = asyncio.StreamReader()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        ended = asyncio.create_task(reader.read(), name="novasonic-stdin")
+        ended.add_done_callback(lambda _: stop.set())
+    try:
+        async with Emulator(scenario, host=options.host, port=options.port, speed=options.speed) as bedrock:
+            for name, value in bedrock.env.items():
+                print(f"export {name}={shlex.quote(value)}")
+            print(f"# Bedrock is at {bedrock.endpoint_url} until Ctrl-C", flush=True)
+            await stop.wait()
+    except OSError as exc:
+        raise ConfigurationError(
+            f"cannot listen on {options.host}, port {options.port}: {exc.strerror}"
+        ) from exc
+
+
+@contextlib.asynccontextmanager
+async def emulator_process(scenario: str | None = None) -> AsyncGenerator[dict[str, str]]:
+    """Run an emulator in a process of its own, and yield the environment that leads there.
+
+    Raises:
+        ConfigurationError: If it does not start; with its own word for why.
+    """
+    arguments = ["-m", "novasonic", "emulator", "--port", "0", "--until-eof"]
+    if scenario is not None:
+        arguments += ["--scenario", scenario]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None  # noqa: S101 - asked for above
+    assert process.stderr is not None  # noqa: S101
+    assert process.stdin is not None  # noqa: S101
+    try:
+        env = dict[str, str]()
+        async with asyncio.timeout(_STARTING):
+            while (line := (await process.stdout.readline()).decode()).startswith("export "):
+                name, _, value = shlex.split(line)[1].partition("=")
+                env[name] = value
+            if not env:
+                reason = (await process.stderr.read()).decode().strip().removeprefix("novasonic: ")
+                raise ConfigurationError(f"the emulator does not start: {reason or 'it gives no reason'}")
+        yield env
+    except TimeoutError as exc:
+        raise ConfigurationError(f"the emulator does not start within {_STARTING:g} s") from exc
+    finally:
+        process.stdin.close()
+        try:
+            async with asyncio.timeout(_STOPPING):
+                await process.communicate()
+        except (TimeoutError, asyncio.CancelledError):
+            process.kill()
+            await process.wait()
+            raise
