@@ -8,13 +8,14 @@
 import asyncio
 import selectors
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import Any
 
 _SPEED = 20.0
 _GLANCE = 0.01  # real seconds: how often a virtual clock looks whether a thread is done
 
 
-class _Selector(selectors.DefaultSelector):  # type: ignore[valid-type,misc]  # the best of the platform
+class _Selector(selectors.DefaultSelector):
     """A selector that asks its loop how long it may wait."""
 
     def __init__(self) -> None:
@@ -41,7 +42,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._now
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+    def run_in_executor[*Ts, T](
+        self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
+    ) -> asyncio.Future[T]:
         future = super().run_in_executor(executor, func, *args)
         self._threads += 1
 

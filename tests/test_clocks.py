@@ -4,7 +4,7 @@ import pytest
 
 
 @pytest.mark.clock("virtual")
-async def test_an_hour_passes_at_once_on_a_virtual_clock():
+async def test_an_hour_passes_at_once_on_a_virtual_clock() -> None:
     """And a thread holds it still, or every deadline would pass while one works."""
     loop = asyncio.get_running_loop()
     start = loop.time()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from novasonic.conversation import Message
+    from novasonic.credentials import Credentials
     from novasonic.errors import (
         AccessDeniedError,
         ConcurrencyError,
@@ -62,6 +63,7 @@ __all__ = [
     "ConcurrencyError",
     "ConfigurationError",
     "ConnectError",
+    "Credentials",
     "CredentialsError",
     "Event",
     "Inference",
@@ -100,6 +102,7 @@ __all__ = [
 ]
 
 _HOMES: Final = {
+    "Credentials": "credentials",
     "Inference": "messages",
     "Message": "conversation",
     "Reply": "reply",

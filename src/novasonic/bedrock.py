@@ -6,13 +6,14 @@ lost stream from a finished one. The stream is one of HTTP/2, through the AWS CR
 
 - Credentials, configuration and signing happen in a thread, where they may block; the event loop never does.
 - `_Wire` is bytes over HTTP/2, with back-pressure both ways; `_Stream` is documents over it, the `Transport`.
-- Whatever goes wrong comes out as one of `novasonic.errors`: see the tables `ERRORS`, `TEXTS` and `NETWORK`.
+- Whatever goes wrong comes out as one of `novasonic.errors`: `novasonic.failures` has the map.
 
 Importing this module takes half a second: import it in a thread.
 """
 
-# The CRT and the SDK's generated client bear no type information, or only half of it.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# The CRT, botocore and the SDK's generated client bear no type information, or only half of it.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import asyncio
 import contextvars
@@ -32,9 +33,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import msgspec
 from aws_sdk_bedrock_runtime.client import AsyncBedrockRuntimeClient
 from aws_sdk_bedrock_runtime.config import AsyncBedrockRuntimeConfig
 from aws_sdk_bedrock_runtime.models import InvokeModelWithBidirectionalStreamOperationInput
@@ -47,24 +47,13 @@ from smithy_core.interceptors import Interceptor, OutputContext
 from smithy_http.aio.aiohttp import AIOHTTPClient
 from smithy_http.aio.interfaces import HTTPRequest
 
-from novasonic.errors import (
-    AccessDeniedError,
-    ConfigurationError,
-    ConnectError,
-    CredentialsError,
-    InputTimeoutError,
-    InvalidRequestError,
-    ModelNotFoundError,
-    ServiceError,
-    SessionExpiredError,
-    SonicError,
-    StreamLostError,
-    ThrottledError,
-    TransportError,
-)
+from novasonic import failures
+from novasonic.credentials import Credentials, CredentialsSource
+from novasonic.errors import ConfigurationError, ConnectError, CredentialsError, SonicError, TransportError
 from novasonic.eventstream import ChunkSigner, FrameDecoder, decode_chunk, decode_failure
+from novasonic.transport import Transport
 
-__all__ = ["ERRORS", "NETWORK", "TEXTS", "BedrockConnector", "Credentials", "CredentialsSource", "Meaning"]
+__all__ = ["BedrockConnector", "Credentials", "CredentialsSource"]
 
 logger = logging.getLogger("novasonic.bedrock")
 
@@ -72,12 +61,12 @@ logger = logging.getLogger("novasonic.bedrock")
 _UNWRITTEN: Final = 16
 
 # Bytes that the service may send before the program reads: eleven seconds of speech (24 kHz, in base64 twice,
-# is 90 kB/s). The service speaks at up to five times that speed, so the loop may be busy for two seconds before
-# the service has to wait, and a round trip of 200 ms takes a tenth of it: an attentive reader is never slowed.
+# is 90 kB/s). The service speaks at up to five times that speed, so the loop may be busy for two seconds
+# before the service has to wait, and a round trip of 200 ms needs a tenth: no attentive reader is slowed.
 _WINDOW: Final = 2**20
 
-# TCP's own question whether the peer is there: after 3 s of silence, then twice every 2 s. A peer that vanished
-# shows within 7 s; while something is unacknowledged TCP does not ask, and the watch over writes sees to it.
+# TCP's own question whether the peer is there: after 3 s of silence, then twice, every 2 s, so that one that
+# vanished shows within 7 s. While something is unacknowledged TCP does not ask: that is the watch's business.
 _KEEP_ALIVE_AFTER, _KEEP_ALIVE_EVERY, _KEEP_ALIVE_PROBES = 3, 2, 2
 _TCP_CONNECT: Final = 5.0  # seconds for one address, so that the usual ten leave room for a second one
 _REFUSAL_PATIENCE: Final = 1.0  # seconds for the body of a refusal: the status alone says most of it
@@ -86,222 +75,7 @@ _TEXT_LIMIT: Final = 64 * 2**10  # bytes read of a refusal's body
 _AGENT: Final = f"novasonic/{version('novasonic')}"
 
 
-# --- What went wrong, in the service's words and the network's ----------------------------------------------
-
-
-class Meaning(NamedTuple):
-    """What a failure means: the exception to raise, what to do next, and whether trying again may help."""
-
-    error: type[TransportError]
-    hint: str = ""
-    retryable: bool | None = None  # None: what the exception's class says
-
-
-_RENEW = "Get new credentials, for example with `aws sso login`, and open the stream again."
-_CLOCK = "Set this machine's clock: AWS refuses signatures that are more than five minutes off."
-_HISTORY = "Send the history before the audio, beginning with what the user said, and shorter if need be."
-_ORDER = "Events were sent in an order that the service does not take; open another stream."
-
-ERRORS: Final[Mapping[str, Meaning]] = {
-    # What the service's model declares (`aws_sdk_bedrock_runtime.models`).
-    "AccessDeniedException": Meaning(
-        AccessDeniedError,
-        "Allow bedrock:InvokeModelWithBidirectionalStream on the model, and request access to it in the "
-        "Bedrock console.",
-    ),
-    "ConflictException": Meaning(InvalidRequestError),
-    "InternalServerException": Meaning(ServiceError, "Try again."),
-    "ModelErrorException": Meaning(ServiceError, "Try again."),
-    "ModelNotReadyException": Meaning(ServiceError, "Try again in a moment."),
-    "ModelStreamErrorException": Meaning(ServiceError, "Open another stream and go on."),
-    # A stream that has reached its eight minutes ends in these words.
-    "ModelTimeoutException": Meaning(SessionExpiredError, "Open another stream and go on."),
-    "ResourceNotFoundException": Meaning(
-        ModelNotFoundError, "Check the model id, and that this region offers the model."
-    ),
-    "ServiceQuotaExceededException": Meaning(ThrottledError, "Close a session, or request a higher quota."),
-    "ServiceUnavailableException": Meaning(ServiceError, "Try again in a moment."),
-    "ThrottlingException": Meaning(ThrottledError, "Wait a moment, or request a higher quota."),
-    "ValidationException": Meaning(InvalidRequestError),
-    # What every AWS service may say before it looks at a request.
-    "ExpiredToken": Meaning(CredentialsError, _RENEW),
-    "ExpiredTokenException": Meaning(CredentialsError, _RENEW),
-    "IncompleteSignature": Meaning(CredentialsError),
-    "IncompleteSignatureException": Meaning(CredentialsError),
-    "InvalidClientTokenId": Meaning(CredentialsError, "Check the access key."),
-    "InvalidSignatureException": Meaning(CredentialsError, f"Check the secret key. {_CLOCK}"),
-    "MissingAuthenticationToken": Meaning(CredentialsError),
-    "MissingAuthenticationTokenException": Meaning(CredentialsError),
-    "NotAuthorized": Meaning(AccessDeniedError),
-    "OptInRequired": Meaning(AccessDeniedError, "Subscribe the account to Amazon Bedrock."),
-    "RequestExpired": Meaning(CredentialsError, _CLOCK),
-    "RequestTimeTooSkewed": Meaning(CredentialsError, _CLOCK),
-    "SerializationException": Meaning(InvalidRequestError),
-    "ServiceUnavailable": Meaning(ServiceError, "Try again in a moment."),
-    "SignatureDoesNotMatch": Meaning(CredentialsError, f"Check the secret key. {_CLOCK}"),
-    "SubscriptionRequiredException": Meaning(AccessDeniedError, "Subscribe the account to Amazon Bedrock."),
-    "TooManyRequestsException": Meaning(ThrottledError, "Wait a moment, or request a higher quota."),
-    "UnknownOperationException": Meaning(
-        ConnectError, "Check that the endpoint is Bedrock Runtime.", retryable=False
-    ),
-    "UnrecognizedClientException": Meaning(CredentialsError, "Check the access key and the session token."),
-}
-"""What an exception of the service means, by its code, where its text does not say more."""
-
-TEXTS: Final[Sequence[tuple[str, Meaning]]] = (
-    # The service says ValidationException to many things that are no fault of the request. The texts are
-    # those that its clients have reported; the first row that fits counts.
-    ("timed out waiting for", Meaning(InputTimeoutError, "Send silence while nobody speaks.")),
-    ("internalerrorcode=531", Meaning(SessionExpiredError, "Open another stream and go on.")),
-    ("system instability", Meaning(ServiceError, "Try again.")),
-    ("content filter", Meaning(InvalidRequestError, "Do not send the same again.", retryable=False)),
-    ("invalid voiceid", Meaning(InvalidRequestError, "Choose a voice that `novasonic voices` lists.")),
-    ("chat history", Meaning(InvalidRequestError, _HISTORY)),
-    ("tool response parsing", Meaning(InvalidRequestError, "A tool's result is a JSON object in a string.")),
-    (
-        "unable to parse input chunk",
-        Meaning(InvalidRequestError, "An event was not the JSON that the service expects."),
-    ),
-    ("must be closed before", Meaning(InvalidRequestError, _ORDER)),
-    ("were not closed", Meaning(InvalidRequestError, _ORDER)),
-    ("no open content", Meaning(InvalidRequestError, _ORDER)),
-    ("no open prompt", Meaning(InvalidRequestError, _ORDER)),
-    ("no content data was received", Meaning(InvalidRequestError, _ORDER)),
-    ("model identifier is invalid", Meaning(ModelNotFoundError, "`novasonic voices` lists the models.")),
-    ("on-demand throughput", Meaning(ModelNotFoundError, "Choose a model or a region that offers it.")),
-    ("end of its life", Meaning(ModelNotFoundError, "Choose a newer model.")),
-    ("signature expired", Meaning(CredentialsError, _CLOCK)),
-    ("signature not yet current", Meaning(CredentialsError, _CLOCK)),
-    ("token included in the request is expired", Meaning(CredentialsError, _RENEW)),
-)
-"""What a failure means by its text, in lower case, whatever its code."""
-
-_BY_STATUS: Final[Mapping[int, Meaning]] = {
-    401: Meaning(CredentialsError),
-    403: Meaning(AccessDeniedError),
-    404: Meaning(ModelNotFoundError, "Check the model id, the region and the endpoint."),
-    407: Meaning(ConnectError, "The proxy wants a user name and a password in HTTPS_PROXY.", retryable=False),
-    408: Meaning(ServiceError, "Try again."),
-    429: Meaning(ThrottledError, "Wait a moment."),
-}
-
-_TRUST = "If a proxy in between reads TLS, set AWS_CA_BUNDLE to the file with its CA certificate."
-_REACH = "Check the network, the firewall and HTTPS_PROXY."
-_AGAIN = "Open another stream to go on."
-
-NETWORK: Final[Mapping[str, Meaning]] = {
-    "DNS_INVALID_NAME": Meaning(ConnectError, "Its name is unknown: check the region and the endpoint."),
-    "DNS_NO_ADDRESS_FOR_HOST": Meaning(
-        ConnectError, "Its name is unknown: check the region and the endpoint."
-    ),
-    "DNS_QUERY_FAILED": Meaning(ConnectError, f"Its name could not be looked up. {_REACH}"),
-    "PROXY_CONNECT_FAILED": Meaning(ConnectError, "The proxy refused to connect: check HTTPS_PROXY."),
-    "SOCKET_CLOSED": Meaning(ConnectError, f"It hung up at once. {_REACH}"),
-    "SOCKET_CONNECTION_REFUSED": Meaning(ConnectError, "Nothing listens there: check the endpoint."),
-    "SOCKET_CONNECT_ABORTED": Meaning(ConnectError, _REACH),
-    "SOCKET_NETWORK_DOWN": Meaning(ConnectError, _REACH),
-    "SOCKET_NO_ROUTE_TO_HOST": Meaning(ConnectError, _REACH),
-    "SOCKET_TIMEOUT": Meaning(ConnectError, f"It does not answer. {_REACH}"),
-    "TLS_ERROR_NEGOTIATION_FAILURE": Meaning(ConnectError, f"TLS could not be agreed on. {_TRUST}"),
-    "TLS_NEGOTIATION_TIMEOUT": Meaning(ConnectError, f"It does not speak TLS. {_TRUST}"),
-    "UNSUPPORTED_PROTOCOL": Meaning(
-        ConnectError,
-        "It offers only HTTP/1.1, and speech needs HTTP/2: something in between may be reading TLS.",
-    ),
-    "CLOSED_LOCALLY": Meaning(StreamLostError, "It was closed here."),
-    "CONNECTION_CLOSED": Meaning(StreamLostError, f"The connection was cut. {_AGAIN}"),
-    "ENDED_BY_SERVICE": Meaning(StreamLostError, f"The service has ended it. {_AGAIN}"),
-    "ENDED_WITHOUT_RESPONSE": Meaning(StreamLostError, "The service ended it without an answer."),
-    "GOAWAY_RECEIVED": Meaning(StreamLostError, f"The service is closing its connections. {_AGAIN}"),
-    "PEER_STALLED": Meaning(StreamLostError, f"The service has stopped reading. {_AGAIN}"),
-    "RST_STREAM_RECEIVED": Meaning(StreamLostError, f"The service reset it. {_AGAIN}"),
-}
-"""What a failure of the network means, by the CRT's name for it; for others see `_unreachable`, `_lost`."""
-
-
-def _refused(
-    where: str, code: str, text: str, *, status: int | None = None, id_: str | None
-) -> TransportError:
-    """Return the error for what the service said: `code` and `text`, before the stream opened or in it."""
-    code = code[:1].upper() + code[1:]  # in a stream the names begin in lower case
-    text, request_id = _strip(text)
-    folded = text.lower()
-    by_text = next((meaning for words, meaning in TEXTS if words in folded), None)
-    meaning = by_text or ERRORS.get(code) or _BY_STATUS.get(status or 0)
-    if meaning is None:
-        known_refusal = status is not None and 400 <= status < 500  # noqa: PLR2004 - HTTP's own range
-        meaning = Meaning(InvalidRequestError if known_refusal else ServiceError)
-    said = " ".join((f"{where} answered {code}{f': {text}' if text else ''}".rstrip(".") + ".", meaning.hint))
-    return meaning.error(said.strip(), code=code, request_id=request_id or id_, retryable=meaning.retryable)
-
-
-_REQUEST_ID: Final = re.compile(r"RequestId=(\S+)\s*:\s*")
-_NUMBERED: Final = re.compile(r"\s*\bError(?:\(s\):|\s+\d+\s*:)\s*")
-
-
-def _strip(text: str) -> tuple[str, str | None]:
-    """Return a failure's text without what surrounds it, and the request id that came with it.
-
-    Texts come as "RequestId=… : text" and "RequestId=… : Error(s): Error 1 : text", the latter with a line for
-    each of several errors.
-    """
-    found = _REQUEST_ID.search(text)
-    text = _NUMBERED.sub("; ", _REQUEST_ID.sub("", text))
-    return "; ".join(part for part in re.split(r"[;\s]*;\s*", text.strip()) if part), found and found[1]
-
-
-def _name(exc: BaseException) -> str:
-    """Return the CRT's name for a failure, without the prefixes of its libraries."""
-    return re.sub(r"^AWS_(ERROR_HTTP_|ERROR_|IO_)", "", getattr(exc, "name", "") or type(exc).__name__)
-
-
-def _unreachable(host: str, name: str) -> TransportError:
-    """Return the error for a connection that could not be made."""
-    meaning = NETWORK.get(name) or Meaning(ConnectError, f"{_REACH} {_TRUST}")
-    return meaning.error(f"no connection to {host} ({name}). {meaning.hint}", code=name)
-
-
-def _lost(name: str) -> TransportError:
-    """Return the error for a stream that has ended before its time."""
-    hint = NETWORK[name].hint if name in NETWORK else _AGAIN
-    return StreamLostError(f"the stream was lost ({name}). {hint}", code=name)
-
-
 # --- Credentials -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """An AWS key pair, with the token that temporary ones bear. Only the access key shows in its repr.
-
-    Attributes:
-        access_key: The key id, `AKIA…` or `ASIA…`.
-        secret_key: The secret half.
-        session_token: The third part of temporary credentials.
-        expires_at: When they expire, an aware time; None if they do not, or nobody knows.
-
-    Raises:
-        ConfigurationError: If a half is missing, or `expires_at` has no time zone.
-    """
-
-    access_key: str
-    secret_key: str = field(repr=False)
-    session_token: str | None = field(default=None, repr=False)
-    expires_at: datetime | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("access_key", "secret_key"):
-            if not getattr(self, name):
-                raise ConfigurationError(f"{name} is empty: credentials need both halves of a key pair")
-        if self.expires_at is not None and self.expires_at.tzinfo is None:
-            raise ConfigurationError("expires_at has no time zone: say datetime(…, tzinfo=UTC)")
-
-
-CredentialsSource = Credentials | Callable[[], Credentials | Awaitable[Credentials]]
-"""Where credentials come from: themselves, or a callable that is asked whenever a stream opens.
-
-A coroutine function runs on the event loop, any other callable in a thread, where it may block.
-"""
 
 
 async def _ask(source: Callable[[], Credentials | Awaitable[Credentials]]) -> Credentials:
@@ -455,13 +229,17 @@ def _ignore(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Handle what an event loop would log."""
 
 
+_THREAD: Final = "novasonic-aws"
+
+
 def _discreet(record: logging.LogRecord) -> bool:
-    """Let nothing through that the SDK says in our threads at DEBUG: it writes out session tokens."""
+    """Let nothing through that was logged in our threads at DEBUG."""
     return record.levelno > logging.DEBUG or record.threadName != _THREAD
 
 
-_THREAD: Final = "novasonic-aws"
-logging.getLogger("smithy_core.aio.client").addFilter(_discreet)
+# They write out session tokens: the SDK those of a request, botocore those that a role or SSO gives it.
+for _talker in ("smithy_core.aio.client", "botocore.auth", "botocore.endpoint", "botocore.parsers"):
+    logging.getLogger(_talker).addFilter(_discreet)
 
 
 async def _off_the_loop[T](function: Callable[[], T]) -> T:
@@ -528,9 +306,10 @@ def _split(url: str) -> tuple[urllib.parse.SplitResult, int | None] | None:
     """Return an address and its port, or None if it is none."""
     try:
         parts = urllib.parse.urlsplit(url)
-        return (parts, parts.port) if parts.hostname else None
+        port = parts.port
     except ValueError:
         return None
+    return (parts, port) if parts.hostname else None
 
 
 def _endpoint(url: str, source: str) -> str:
@@ -626,11 +405,19 @@ def _proxy(host: str, trust: crt.ClientTlsContext) -> http.HttpProxyOptions | No
 # --- The stream --------------------------------------------------------------------------------------------
 
 
+def _name(exc: BaseException) -> str:
+    """Return the CRT's name for a failure, without the prefixes of its libraries."""
+    return re.sub(r"^AWS_(ERROR_HTTP_|ERROR_|IO_)", "", getattr(exc, "name", "") or type(exc).__name__)
+
+
+_Outcome = Any  # a concurrent.futures.Future of the CRT, which says nothing about what is in it
+
+
 class _Wire:
     """One HTTP/2 stream on a connection of its own: bytes both ways, with back-pressure both ways.
 
     Everything runs on the event loop, but for the methods `_on_…`, which the CRT calls in its thread. Those
-    touch only deques and wake the loop only when somebody waits: wake-ups are most of the cost of a stream.
+    touch only deques and flags, and wake the loop only when somebody waits: wake-ups are most of the cost.
     """
 
     def __init__(self, *, stall_timeout: float) -> None:
@@ -652,8 +439,13 @@ class _Wire:
     async def connect(
         self, request: _Request, trust: crt.ClientTlsContext, proxy: http.HttpProxyOptions | None
     ) -> None:
-        """Connect and send the request's head."""
-        connected: asyncio.Future[http.Http2ClientConnection] = self._loop.create_future()
+        """Connect and send the request's head.
+
+        Raises:
+            ConnectError: If there is no connection.
+            StreamLostError: If it was lost at once.
+        """
+        connected: asyncio.Future[None] = self._loop.create_future()
         tls = trust.new_connection_options()
         tls.set_server_name(request.host)
         # HTTP/1.1 is of no use, but offering it turns a refused handshake into an answer that says so.
@@ -676,14 +468,19 @@ class _Wire:
             initial_window_size=_WINDOW,
         ).add_done_callback(functools.partial(self._on_connected, connected))
         try:
-            self._connection = await connected
+            await connected
         except Exception as exc:
-            raise _unreachable(request.host, _name(exc)) from exc
+            raise failures.unreachable(request.host, _name(exc)) from exc
+        if self._connection is None:  # hung up meanwhile
+            raise failures.lost("CLOSED_LOCALLY")
         head = http.HttpRequest("POST", request.path, http.HttpHeaders(list(request.headers)))
-        self._stream = self._connection.request(head, self._on_head, self._on_body, manual_write=True)
-        self._stream.remote_end_stream_future.add_done_callback(self._on_remote_end)
-        self._stream.completion_future.add_done_callback(self._on_complete)
-        self._stream.activate()
+        try:
+            self._stream = self._connection.request(head, self._on_head, self._on_body, manual_write=True)
+            self._stream.remote_end_stream_future.add_done_callback(self._on_remote_end)
+            self._stream.completion_future.add_done_callback(self._on_complete)
+            self._stream.activate()
+        except Exception as exc:  # closed meanwhile
+            raise failures.lost(_name(exc)) from exc
 
     async def ready(self) -> None:
         """Wait until a frame may be written.
@@ -699,12 +496,11 @@ class _Wire:
             self._blocked = True
             if len(self._unwritten) >= _UNWRITTEN:  # still: it may have changed before the flag was up
                 await self._room.wait()
-            self._blocked = False
         if self._over:
-            raise copy.copy(self._why) if self._why else _lost("ENDED_BY_SERVICE")
+            raise copy.copy(self._why) if self._why else failures.lost("ENDED_BY_SERVICE")
 
     def write(self, data: bytes | None) -> None:
-        """Hand a frame to the CRT, or None to end our side; no wait, and no effect when the stream is over."""
+        """Hand a frame to the CRT, or None to end our side; without effect once the stream is over."""
         if self._over or self._stream is None:
             return
         self._unwritten.append(self._loop.time())
@@ -734,21 +530,25 @@ class _Wire:
             self._hungry = True
             if not self._inbox:  # still: it may have come before the flag was up
                 await self._arrived.wait()
-            self._hungry = False
         data = self._inbox.popleft()
         self._consumed += len(data)
-        if self._consumed >= _WINDOW // 4 and self._stream is not None:
+        if self._consumed >= _WINDOW // 4 and self._stream is not None and not self._over:
             self._stream.update_window(self._consumed)
             self._consumed = 0
         return data
 
+    def condemn(self, why: TransportError) -> None:
+        """End the stream for the reason that the service gave: it is worth more than how it then ended."""
+        self._finish(why)
+        self._why = why
+
     def hang_up(self) -> None:
         """Give up the stream and its connection, at once and in any state."""
-        self._finish(_lost("CLOSED_LOCALLY"))
+        self._finish(failures.lost("CLOSED_LOCALLY"))
         # The stream knows this object, and this object the stream: let go, or neither is ever freed.
         connection, self._connection, self._stream = self._connection, None, None
         if connection is not None:
-            connection.close().add_done_callback(lambda _: self._post(self._settle_gone))
+            connection.close().add_done_callback(self._on_closed)
         elif not self._hung_up:
             self._settle_gone()
         self._hung_up = True
@@ -769,7 +569,7 @@ class _Wire:
         if self._watch is not None:
             self._watch.cancel()
         if not self.head.done():
-            self.head.set_exception(why or _lost("ENDED_WITHOUT_RESPONSE"))
+            self.head.set_exception(copy.copy(why) if why else failures.lost("ENDED_WITHOUT_RESPONSE"))
             self.head.exception()  # seen: nobody need be waiting
         self._arrived.set()
         self._room.set()
@@ -785,7 +585,7 @@ class _Wire:
         if left > 0:
             self._watch = self._loop.call_later(left, self._check_progress)
         else:
-            self._finish(_lost("PEER_STALLED"))
+            self._finish(failures.lost("PEER_STALLED"))
             self.hang_up()
 
     def _post(self, function: Callable[..., None], *args: object) -> bool:
@@ -796,15 +596,11 @@ class _Wire:
             return False
         return True
 
-    def _on_connected(
-        self, connected: asyncio.Future[http.Http2ClientConnection], outcome: "_Outcome"
-    ) -> None:
+    def _on_connected(self, connected: asyncio.Future[None], outcome: _Outcome) -> None:
         if not self._post(self._take_connection, connected, outcome) and outcome.exception() is None:
             outcome.result().close()
 
-    def _take_connection(
-        self, connected: asyncio.Future[http.Http2ClientConnection], outcome: "_Outcome"
-    ) -> None:
+    def _take_connection(self, connected: asyncio.Future[None], outcome: _Outcome) -> None:
         failure = outcome.exception()
         if connected.done():  # cancelled: nobody waits for it any more
             if failure is None:
@@ -812,7 +608,8 @@ class _Wire:
         elif failure is not None:
             connected.set_exception(failure)
         else:
-            connected.set_result(outcome.result())
+            self._connection = outcome.result()
+            connected.set_result(None)
 
     def _on_head(self, *, status_code: int, headers: Sequence[tuple[str, str]], **_: object) -> None:
         self._post(self._take_head, status_code, {name.lower(): value for name, value in headers})
@@ -823,24 +620,26 @@ class _Wire:
 
     def _on_body(self, *, chunk: bytes, **_: object) -> None:
         self._inbox.append(bytes(chunk))
-        if self._hungry:
+        if self._hungry:  # whoever is woken and still has to wait raises the flag again
+            self._hungry = False
             self._post(self._arrived.set)
 
-    def _on_remote_end(self, outcome: "_Outcome") -> None:
+    def _on_remote_end(self, outcome: _Outcome) -> None:
         if outcome.exception() is None:
             self._post(self._finish, None)
 
-    def _on_complete(self, outcome: "_Outcome") -> None:
+    def _on_complete(self, outcome: _Outcome) -> None:
         failure = outcome.exception()
-        self._post(self._finish, failure and _lost(_name(failure)))
+        self._post(self._finish, failure and failures.lost(_name(failure)))
+
+    def _on_closed(self, _: object) -> None:
+        self._post(self._settle_gone)
 
     def _on_written(self, _: object) -> None:
         self._unwritten.popleft()
         if self._blocked:
+            self._blocked = False
             self._post(self._room.set)
-
-
-_Outcome = Any  # a concurrent.futures.Future of the CRT, which says nothing about what is in it
 
 
 class _Stream:
@@ -861,13 +660,11 @@ class _Stream:
         status, headers = await self._wire.head
         self.request_id = headers.get("x-amzn-requestid")
         if status != 200:  # noqa: PLR2004 - HTTP's own number
-            raise _refused_by_http(self._where, status, headers, await self._read_refusal())
+            raise failures.refused_by_http(self._where, status, headers, await self._read_refusal())
 
     async def send(self, data: bytes) -> None:
         """Send one document; see `Transport`."""
         await self._wire.ready()
-        if self._failure is not None:
-            raise copy.copy(self._failure)
         self._write(data)
 
     def _write(self, document: bytes) -> None:
@@ -886,7 +683,10 @@ class _Stream:
             elif (document := decode_chunk(frame)) is not None:
                 return document
             elif (failure := decode_failure(frame)) is not None:
-                self._failure = _refused(self._where, failure.code, failure.message, id_=self.request_id)
+                self._failure = failures.refused(
+                    self._where, failure.code, failure.message, id_=self.request_id
+                )
+                self._wire.condemn(self._failure)
             else:
                 logger.debug("skipped a frame of an unknown type: %s", frame.headers.get(":event-type"))
         raise copy.copy(self._failure)
@@ -917,22 +717,6 @@ def _now() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _refused_by_http(where: str, status: int, headers: Mapping[str, str], body: bytes) -> TransportError:
-    """Return the error for an answer other than 200, which names it in a header, in the body or not at all."""
-    try:
-        named = {
-            name.lower(): value for name, value in msgspec.json.decode(body, type=dict[str, Any]).items()
-        }
-    except msgspec.DecodeError:
-        named = {"message": body[:300].decode(errors="replace")}
-    code = str(
-        headers.get("x-amzn-errortype") or named.get("__type") or named.get("code") or f"HTTP {status}"
-    )
-    code = code.rpartition("#")[2].partition(":")[0]  # "com.amazonaws…#ThrottlingException:http://…"
-    text = str(named.get("message") or "")
-    return _refused(where, code, text, status=status, id_=headers.get("x-amzn-requestid"))
-
-
 # --- The connector -----------------------------------------------------------------------------------------
 
 
@@ -940,8 +724,8 @@ class BedrockConnector:
     """Opens streams to one model: a `novasonic.transport.Connector`. Constructing it does no I/O.
 
     Where no argument says otherwise, region, endpoint, profile, CA certificates and proxy are those of the
-    environment and of `~/.aws`, as for every AWS SDK: AWS_REGION, AWS_ENDPOINT_URL_BEDROCK_RUNTIME, AWS_PROFILE,
-    AWS_CA_BUNDLE, HTTPS_PROXY and NO_PROXY.
+    environment and of `~/.aws`, as for every AWS SDK: AWS_PROFILE, AWS_REGION, AWS_CA_BUNDLE, HTTPS_PROXY,
+    NO_PROXY, AWS_ENDPOINT_URL_BEDROCK_RUNTIME.
 
     Args:
         model: The model's id.
@@ -950,8 +734,7 @@ class BedrockConnector:
         credentials: Credentials, or a callable that returns them. Without it: the environment, the profile,
             and, with the extra `boto3`, whatever else botocore knows. Asked once for each stream.
         endpoint_url: Another endpoint than the region's own, `https://…`.
-        stall_timeout: Seconds for which the service may leave what we send unread, before the stream counts as
-            lost.
+        stall_timeout: Seconds for which the service may leave unread what we send, before the stream is lost.
 
     Raises:
         ConfigurationError: If an argument cannot be right.
@@ -982,7 +765,7 @@ class BedrockConnector:
         self._endpoint = endpoint_url and _endpoint(endpoint_url, "endpoint_url")
         self._stall_timeout = stall_timeout
 
-    async def __call__(self, first: Sequence[bytes], *, timeout: float = 10.0) -> _Stream:  # noqa: ASYNC109
+    async def __call__(self, first: Sequence[bytes], *, timeout: float = 10.0) -> Transport:  # noqa: ASYNC109
         """Open a stream, send `first` on it, and return once the service has accepted it.
 
         Cancelling leaves nothing behind. A blocking lookup of credentials goes on in its thread, unheard.
@@ -992,24 +775,29 @@ class BedrockConnector:
             timeout: Seconds for all of it.
 
         Raises:
-            ConfigurationError: If there is no region, or the environment names an endpoint, a proxy, a profile
-                or a CA file that cannot be used.
+            ConfigurationError: If there is no region, or if the environment names an endpoint, a proxy, a
+                profile or a CA file that cannot be used.
             CredentialsError: If there are no credentials, or the service does not accept them.
             TransportError: If the stream could not be opened; the class and the message say why.
         """
         wire = _Wire(stall_timeout=self._stall_timeout)
-        late: TransportError = CredentialsError(
-            f"no AWS credentials within {timeout:g} s: {self._describe_source()} did not answer"
+        late: TransportError = ConnectError(
+            f"the AWS configuration could not be read within {timeout:g} s. Try again.", code="TIMEOUT"
         )
         deadline = asyncio.timeout(timeout)
         try:
             async with deadline:
                 preparation = _Preparation()
                 region = await _off_the_loop(lambda: self._configure(preparation))
+                late = CredentialsError(
+                    f"no AWS credentials within {timeout:g} s: {self._describe_source()} did not answer"
+                )
                 credentials = await self._find_credentials(region)
                 request, trust, proxy = await _off_the_loop(lambda: self._prepare(preparation, credentials))
                 late = ConnectError(
-                    f"no connection to {request.host} within {timeout:g} s. {_REACH} {_TRUST}", code="TIMEOUT"
+                    f"no connection to {request.host} within {timeout:g} s. "
+                    f"{failures.REACH} {failures.TRUST}",
+                    code="TIMEOUT",
                 )
                 logger.debug("connecting to %s:%d for %s", request.host, request.port, self._model)
                 await wire.connect(request, trust, proxy)
@@ -1065,7 +853,7 @@ class BedrockConnector:
                 found = await _ask(self._source)
         if found.expires_at is not None and found.expires_at <= datetime.now(UTC):
             raise CredentialsError(
-                f"the AWS credentials expired at {found.expires_at:%Y-%m-%d %H:%M %Z}. {_RENEW}"
+                f"the AWS credentials expired at {found.expires_at:%Y-%m-%d %H:%M %Z}. {failures.RENEW}"
             )
         return found
 

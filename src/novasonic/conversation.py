@@ -22,6 +22,7 @@ from novasonic.models import Prices, Usage
 
 _RATE_UNLESS_TOLD: Final = 24_000
 _TIMES_KEPT: Final = 4096  # sends whose time is remembered: two minutes of 32 ms frames
+_NO_WORD: Final = 0.02  # seconds in which nothing is said, but sums of seconds may differ
 _UNSETTLED_KEPT: Final = 8  # responses that wait for their FINAL texts; more than two were never seen
 
 
@@ -72,7 +73,9 @@ class _Response:
     segments: list[_Segment] = field(default_factory=list[_Segment])
     text_at: float | None = None
     audio_at: float | None = None
+    calling: bool = False  # the latest that came of it was a tool call
     ended: bool = False
+    played: bool = False  # to its end, as one can tell from what followed
     interrupted: bool = False
     heard: float | None = None
 
@@ -93,7 +96,8 @@ class _Utterance:
     """What the user said, or typed, before a response."""
 
     text: str = ""
-    typed: str = ""  # and not yet echoed, if the service should do that
+    spoken: bool = False
+    typed: list[str] = field(default_factory=list[str])  # and not echoed so far, if the service does that
 
 
 @dataclass(slots=True, kw_only=True)
@@ -128,9 +132,10 @@ class Conversation:
         self._responses = 0
         self._response: _Response | None = None  # the latest one
         self._unsettled = deque[_Response](maxlen=_UNSETTLED_KEPT)
+        self._cut = 0  # the latest turn that was interrupted
         self._blocks: dict[str, _Block] = {}
         self._calls: set[str] = set()
-        self._typing: dict[str, _Utterance] = {}
+        self._typing: dict[str, str] = {}  # by content name
         self._asked_at: float | None = None
         self._speech_began_at: float | None = None
         self._sent_audio = _SentAudio(sample_rate)
@@ -157,12 +162,13 @@ class Conversation:
             case messages.AudioInput(content=pcm):
                 self._sent_audio.add(len(pcm) // 2, now)
             case messages.InputContentStart(type="TEXT", interactive=True, content_name=name):
-                self._typing[name] = self._utterance()
+                self._typing[name] = ""
             case messages.TextInput(content_name=name, content=text) if name in self._typing:
-                self._typing[name].typed += text
+                self._typing[name] += text
             case messages.InputContentEnd(content_name=name) if name in self._typing:
-                utterance = self._typing.pop(name)
-                utterance.text = read_on(utterance.text, utterance.typed)
+                typed, utterance = self._typing.pop(name), self._utterance()
+                utterance.typed.append(typed.strip())
+                utterance.text = read_on(utterance.text, typed)
                 self._asked_at = now
             case _:
                 pass
@@ -230,12 +236,15 @@ class Conversation:
     def _block(
         self, message: messages.TextOutput | messages.AudioOutput | messages.ToolUse, kind: str, now: float
     ) -> tuple[_Block, list[Event]]:
-        """The block that a message belongs to: a new one, where the service did not open one first."""
+        """The block that a message belongs to: a new one, where the service did not open one of its kind."""
         found = self._blocks.get(message.content_id)
-        if found is not None:
+        if found is not None and found.type == kind:
             return found, []
         block = self._blocks[message.content_id] = _Block(
-            type=kind, role=message.role, stage=None, sample_rate=_RATE_UNLESS_TOLD
+            type=kind,
+            role=found.role if found else message.role,
+            stage=found.stage if found else None,
+            sample_rate=found.sample_rate if found else _RATE_UNLESS_TOLD,
         )
         return block, self._place(block, message, now)
 
@@ -247,6 +256,7 @@ class Conversation:
                 response = self._current()
                 block.segment = _Segment()
                 response.segments.append(block.segment)
+                response.calling = False
                 if response.text_at is None:
                     response.text_at = now
             case _Block(type="AUDIO"):
@@ -256,9 +266,11 @@ class Conversation:
                 started = [] if late else self._respond(message)
                 response = self._current()
                 block.segment = response.segments[-1] if response.segments else None
+                response.calling = False
             case _Block(type="TOOL"):
                 started = self._respond(message)
                 response = self._current()
+                response.calling = True
             case _:
                 return []
         block.response = response
@@ -286,8 +298,12 @@ class Conversation:
 
     def _respond(self, message: OutputMessage) -> list[Event]:
         """Begin a response, unless one is being generated."""
+        produced = self._stop_waiting(message)
         if self._response is not None and not self._response.ended:
             return []
+        if self._said and isinstance(latest := self._said[-1], _Utterance) and latest.spoken:
+            for earlier in self._unsettled:  # whoever speaks while one still plays, interrupts it
+                earlier.played = True
         self._responses += 1
         self._response = _Response(turn=self._responses, asked_at=self._asked_at)
         self._asked_at = None
@@ -295,7 +311,14 @@ class Conversation:
         for earlier in [each for each in self._unsettled if each.interrupted]:
             self._unsettled.remove(earlier)  # what is not confirmed by now was not heard
         self._unsettled.append(self._response)
-        return [events.TurnStarted(turn=self._responses, source=(message,))]
+        return [*produced, events.TurnStarted(turn=self._responses, source=(message,))]
+
+    def _stop_waiting(self, message: OutputMessage) -> list[Event]:
+        """End a response that waits for a tool, if the user has gone on: what comes now is new."""
+        response = self._response
+        if response is None or not response.calling or self._said[-1] is response:
+            return []
+        return self._ended(response, "TOOL_USE", message)
 
     def _ended(self, response: _Response | None, reason: str, message: OutputMessage) -> list[Event]:
         if response is None or response.ended:
@@ -316,10 +339,11 @@ class Conversation:
         response = self._response
         if response is None or response.interrupted:
             return []
-        for each in self._unsettled:  # also one that still plays while the next is being generated
+        self._cut = response.turn
+        playing = [each for each in self._unsettled if each is not response and not each.played]
+        for each in (*playing, response):  # one may still play while the next is being generated
             each.interrupted = True
-        response.interrupted = True
-        response.heard = self.player.heard(response.turn) if self.player else None
+            each.heard = self.player.heard(each.turn) if self.player else None
         return [
             events.Interrupted(
                 turn=response.turn,
@@ -334,8 +358,11 @@ class Conversation:
 
     def _text(self, message: messages.TextOutput, now: float) -> list[Event]:
         block, produced = self._block(message, "TEXT", now)
-        role = block.role or message.role
-        if role == "ASSISTANT" and message.says_interrupted:
+        if not block.role:
+            block.role = message.role
+            produced += self._place(block, message, now)
+        role = block.role
+        if message.content == '{"interrupted":true}':
             return [*produced, *self._interrupted(message, now)]
         turn = self._responses
         match role:
@@ -376,17 +403,15 @@ class Conversation:
         return produced
 
     def _user_said(self, message: messages.TextOutput, now: float) -> list[Event]:
-        response, ended = self._response, list[Event]()
-        if response is not None and not response.ended and not response.segments:
-            ended = self._ended(response, "TOOL_USE", message)  # it waits for a tool; what comes now is new
-        utterance = self._utterance()
-        if utterance.typed and utterance.typed.strip() == message.content.strip():
-            utterance.typed = ""  # an echo of what was typed
+        utterance, said = self._utterance(), message.content.strip()
+        if said in utterance.typed:
+            utterance.typed.remove(said)  # an echo
         else:
             utterance.text = read_on(utterance.text, message.content)
+            utterance.spoken = True
         if self._asked_at is None:
             self._asked_at = now  # version 1 does not say when the user's speech ended
-        return ended
+        return self._stop_waiting(message)
 
     def _utterance(self) -> _Utterance:
         if not self._said or not isinstance(self._said[-1], _Utterance):
@@ -419,6 +444,9 @@ class Conversation:
             found[0].segments.append(found[1])
         block.response, block.segment = found
         block.segment.confirmed = True
+        for earlier in self._unsettled:
+            if earlier.turn < block.response.turn:
+                earlier.played = True
         if block.response in self._unsettled and (block.response.settled or block.response.interrupted):
             self._unsettled.remove(block.response)  # after an interruption, only one more is confirmed
         return produced
@@ -426,7 +454,7 @@ class Conversation:
     def _audio(self, message: messages.AudioOutput, now: float) -> list[Event]:
         block, started = self._block(message, "AUDIO", now)
         response = block.response
-        if response is None or response.interrupted:
+        if response is None or response.turn <= self._cut:
             return started
         pcm = block.odd + message.content
         block.odd = pcm[len(pcm) & ~1 :]
@@ -493,7 +521,8 @@ class _SentAudio:
 
     def time_of(self, offset_ms: int) -> float | None:
         at = bisect_left(self._offsets, offset_ms * self._samples_per_ms)
-        return self._times[at] if at < len(self._times) else None
+        forgotten = at == 0 and len(self._times) == _TIMES_KEPT
+        return self._times[at] if at < len(self._times) and not forgotten else None
 
 
 def _seconds(start: float | None, end: float | None) -> float | None:
@@ -525,7 +554,9 @@ def _spoken(response: _Response) -> Message:
 
 def _share(text: str, heard: float, seconds: float) -> str:
     """The words of `text` that fit into `heard` seconds, if all of it takes `seconds`."""
-    if heard >= seconds:
+    if heard <= 0:
+        return ""
+    if heard >= seconds - _NO_WORD:
         return text
     end = int(len(text) * heard / seconds)
     return text[:end] if text[end : end + 1].isspace() else text[: text.rfind(" ", 0, end) + 1].rstrip()

@@ -189,7 +189,8 @@ class Lifecycle:
             raise RefusedError(message, self.state, Reason.REUSED_NAME)
         self._check_nothing_is_cut(message)
         step = _block_step(message)
-        if step is Step.HISTORY and message.role == "ASSISTANT" and self.state is not State.REMEMBERING:
+        first = step in TRANSITIONS[self.state] and self.state is not State.REMEMBERING
+        if step is Step.HISTORY and message.role == "ASSISTANT" and first:
             raise RefusedError(message, self.state, Reason.ASSISTANT_FIRST)
         self._step(message, step)
         self._blocks[message.content_name] = Block.EMPTY

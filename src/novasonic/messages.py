@@ -615,9 +615,9 @@ def _usage_body(usage: Usage) -> Json:
 # --- from JSON --------------------------------------------------------------------------------------------
 
 _MISSING: Final = object()
-_LARGEST: Final = (
-    2**53
-)  # RFC 8259, section 6: up to here all agree on whole numbers; beyond, division may fail
+
+# RFC 8259, section 6: up to here all agree on whole numbers. Far beyond, not even a division works.
+_LARGEST: Final = 2**53
 
 
 class _Ids(TypedDict):

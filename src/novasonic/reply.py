@@ -65,12 +65,13 @@ class Answer:
         self._user_text = ""
         self._usage = Usage()
         self._tool_calls: list[events.ToolCall] = []
-        self._begin_again()
+        self._interrupted = set[int]()  # by turn: an interruption overtakes even the start of what it cuts
+        self._begin_again(after_turn)
 
-    def _begin_again(self) -> None:
+    def _begin_again(self, turn: int) -> None:
+        self._turn = turn
         self._text = ""
         self._audio = bytearray()
-        self._interrupted = False
         self._latency = Latency()
 
     def feed(self, event: Event) -> None:
@@ -90,10 +91,10 @@ class Answer:
                 self._user_text = read_on(self._user_text, text)
             case events.Transcript(role="ASSISTANT", stage="SPECULATIVE", text=text):
                 self._text = read_on(self._text, text)
-            case events.TurnStarted():
-                self._begin_again()
-            case events.Interrupted():
-                self._interrupted = True
+            case events.TurnStarted(turn=turn):
+                self._begin_again(turn)
+            case events.Interrupted(turn=turn):
+                self._interrupted.add(turn)
             case events.ToolCall():
                 self._tool_calls.append(event)
             case events.TurnEnded(reason=reason, interrupted=interrupted, latency=latency):
@@ -110,7 +111,7 @@ class Answer:
             audio=bytes(self._audio),
             sample_rate=self._sample_rate,
             tool_calls=tuple(self._tool_calls),
-            interrupted=self._interrupted,
+            interrupted=self._turn in self._interrupted,
             usage=self._usage,
             latency=self._latency,
         )

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, Unpack, cast
+from typing import Any, Final, Self, TypedDict, Unpack, cast
 from uuid import uuid4
 
 import msgspec
 
 from novasonic import audio, events, messages, models
 from novasonic.conversation import Conversation, Message, Player
+from novasonic.credentials import CredentialsSource
 from novasonic.errors import (
     ConcurrencyError,
     ConfigurationError,
@@ -40,9 +41,6 @@ from novasonic.settings import Settings, check_text
 from novasonic.speech import Speech
 from novasonic.stream import Stream, open_stream
 from novasonic.transport import Connector
-
-if TYPE_CHECKING:
-    from novasonic.bedrock import CredentialsSource
 
 logger = logging.getLogger("novasonic.session")
 
@@ -89,7 +87,7 @@ class Stats:
 class _AwsOptions(TypedDict):
     region: str | None
     profile: str | None
-    credentials: "CredentialsSource | None"
+    credentials: CredentialsSource | None
     endpoint_url: str | None
 
 
@@ -151,7 +149,7 @@ class SonicSession:
         chunk_samples: int = 512,
         region: str | None = None,
         profile: str | None = None,
-        credentials: "CredentialsSource | None" = None,
+        credentials: CredentialsSource | None = None,
         endpoint_url: str | None = None,
         silence: bool = True,
         open_timeout: float = 10.0,
@@ -673,7 +671,7 @@ class SessionOptions(TypedDict, total=False):
     chunk_samples: int
     region: str | None
     profile: str | None
-    credentials: "CredentialsSource | None"
+    credentials: CredentialsSource | None
     endpoint_url: str | None
     silence: bool
     open_timeout: float

@@ -14,7 +14,7 @@ from novasonic.messages import Endpointing, Inference, InputMessage, ToolSpec
 # The service's own limit is not documented; other clients allow 10,000.
 _MOST_TOKENS: Final = 1_000_000
 
-_LONGEST_WAIT: Final = 3600.0  # seconds; whoever waits longer has mistaken the unit
+_LONGEST_WAIT: Final = 3600  # seconds; whoever waits longer has mistaken the unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +83,7 @@ class Settings:
     def _check_audio(self) -> None:
         allowed = self.model.limits.sample_rates
         for name, rate in (("input_rate", self.input_rate), ("output_rate", self.output_rate)):
+            _check_type(name, rate, int)
             if rate not in allowed:
                 rates = ", ".join(map(str, allowed))
                 raise ConfigurationError(f"{name} is {rate!r}, but must be one of {rates} Hz")
@@ -90,13 +91,12 @@ class Settings:
 
     def _check_choices(self) -> None:
         inference = self.inference
-        for name, value, low, high in (
-            ("max_tokens", inference.max_tokens, 1, _MOST_TOKENS),
-            ("top_p", inference.top_p, 0, 1),
-            ("temperature", inference.temperature, 0, 1),
-        ):
+        _check_type("inference", inference, Inference)
+        if inference.max_tokens is not None:
+            _check_number("inference.max_tokens", inference.max_tokens, 1, _MOST_TOKENS, whole=True)
+        for name, value in (("top_p", inference.top_p), ("temperature", inference.temperature)):
             if value is not None:
-                _check_number(f"inference.{name}", value, low, high)
+                _check_number(f"inference.{name}", value, 0, 1)
         if self.endpointing is None:
             return
         if self.endpointing not in messages.ENDPOINTING:
@@ -109,8 +109,9 @@ class Settings:
 
     def _check_history(self) -> None:
         for at, message in enumerate(self.history):
+            _check_type(f"history[{at}]", message, Message)
             check_text(f"history[{at}].text", message.text)
-            if message.role not in {"USER", "ASSISTANT"}:
+            if message.role not in ("USER", "ASSISTANT"):
                 raise ConfigurationError(
                     f"history[{at}].role is {message.role!r}, but must be 'USER' or 'ASSISTANT'"
                 )
@@ -124,11 +125,20 @@ class Settings:
             )
 
     def _check_tools(self) -> None:
+        for at, tool in enumerate(self.tools):
+            _check_type(f"tools[{at}]", tool, ToolSpec)
+            check_text(f"tools[{at}].name", tool.name)
+            check_text(f"tools[{at}].description", tool.description)
+            _check_type(f"tools[{at}].schema", tool.schema, dict)
+            try:
+                messages.encode(messages.PromptStart(prompt_name="", voice="", tools=(tool,)))
+            except (TypeError, ValueError, RecursionError) as exc:
+                raise ConfigurationError(f"tools[{at}].schema cannot be written as JSON: {exc}") from exc
         names = [tool.name for tool in self.tools]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ConfigurationError(f"tools has two tools named {twice!r}")
-        if self.tool_choice is not None and self.tool_choice not in {"auto", "any", *names}:
+        if self.tool_choice is not None and self.tool_choice not in ("auto", "any", *names):
             raise ConfigurationError(
                 f"tool_choice is {self.tool_choice!r}, but must be 'auto', 'any' or the name of a tool"
             )
@@ -152,9 +162,18 @@ def check_text(name: str, text: object, *, limit: int | None = None) -> None:
         raise ConfigurationError(f"{name} has {size} bytes of UTF-8, but at most {limit} are allowed")
 
 
-def _check_number(name: str, value: object, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ConfigurationError(f"{name} is {value!r}, but must be a number, {low:g} to {high:g}")
+def _check_type(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise ConfigurationError(
+            f"{name} is of type {type(value).__name__}, but must be of type {kind.__name__}"
+        )
+
+
+def _check_number(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
+    kinds = int if whole else int | float
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+        number = "a whole number" if whole else "a number"
+        raise ConfigurationError(f"{name} is {value!r}, but must be {number}, {low} to {high}")
 
 
 def _alternating(history: Sequence[Message]) -> list[tuple[Literal["USER", "ASSISTANT"], str]]:

@@ -1,8 +1,9 @@
 """The user's voice on its way to the service: audio of any form in, frames out, and silence in between."""
 
 import asyncio
+import contextlib
 import os
-from collections.abc import AsyncIterable, Buffer, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Buffer, Iterable
 from typing import Final
 
 from novasonic.audio import Chunker, WavReader
@@ -44,6 +45,7 @@ class Speech:
         self._chunker = self._new_chunker()  # for what comes in pieces from nobody in particular
         self._until = self._loop.time()  # until when the service has audio
         self._silent = False  # whether the latest audio was added silence
+        self._recordings = 0  # that are being played
 
     async def send(self, data: Buffer, sample_rate: int | None, channels: int) -> None:
         """Send a piece of audio as it comes; wait while the stream is slow."""
@@ -62,20 +64,31 @@ class Speech:
 
     async def play(self, data: Buffer) -> None:
         """Send audio at the stream's rate, at speaking speed."""
-        chunker, pace = self._new_chunker(), _Pace(self._loop)
-        await self._put([*chunker.feed(data), *chunker.flush()], pace)
+        chunker = self._new_chunker()
+        async with self._playing() as pace:
+            await self._put([*chunker.feed(data), *chunker.flush()], pace)
 
     async def play_file(self, path: str | os.PathLike[str]) -> None:
         """Send a WAV file, at speaking speed."""
         wav = await asyncio.to_thread(WavReader, path)
-        chunker, pace, form = self._new_chunker(), _Pace(self._loop), wav.format
+        chunker, form = self._new_chunker(), wav.format
         try:
-            while piece := await asyncio.to_thread(wav.read, round(_FILE_BLOCK * form.sample_rate)):
-                frames = chunker.feed(piece, sample_rate=form.sample_rate, channels=form.channels)
-                await self._put(frames, pace)
-            await self._put(chunker.flush(), pace)
+            async with self._playing() as pace:
+                while piece := await asyncio.to_thread(wav.read, round(_FILE_BLOCK * form.sample_rate)):
+                    frames = chunker.feed(piece, sample_rate=form.sample_rate, channels=form.channels)
+                    await self._put(frames, pace)
+                await self._put(chunker.flush(), pace)
         finally:
             wav.close()
+
+    @contextlib.asynccontextmanager
+    async def _playing(self) -> AsyncGenerator["_Pace"]:
+        """While a recording is sent no silence is added: a disk that is slow for once must tear no word."""
+        self._recordings += 1
+        try:
+            yield _Pace(self._loop)
+        finally:
+            self._recordings -= 1
 
     async def keep_silence(self) -> None:
         """Send silence at speaking speed while nobody else sends anything. Never returns."""
@@ -83,8 +96,9 @@ class Speech:
         seconds = self._chunk_samples / self._sample_rate
         while True:
             due = self._until + (0.0 if self._silent else _PATIENCE)
-            if (wait := due - self._loop.time()) > 0:
-                await asyncio.sleep(wait)
+            wait = due - self._loop.time()
+            if self._recordings or wait > 0:
+                await asyncio.sleep(max(wait, _PATIENCE) if self._recordings else wait)
                 continue
             self._silent = True
             rest = self._chunker.flush()  # the end of what was said, less than a frame

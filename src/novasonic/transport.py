@@ -10,8 +10,10 @@ from typing import Protocol
 class Transport(Protocol):
     """An open duplex stream of whole messages, each the JSON text of one document."""
 
-    request_id: str | None
-    """The service's id of this stream, for its support; None where there is none."""
+    @property
+    def request_id(self) -> str | None:
+        """The service's id of this stream, for its support; None where there is none."""
+        ...
 
     async def send(self, data: bytes) -> None:
         """Send one message; wait while the service is slow to take it.

@@ -43,7 +43,7 @@ class Listener(Protocol):
         """The service reports the start."""
         ...
 
-    def speech_goes_on(self, window: Window, seconds: float) -> None:
+    def speech_goes_on(self, seconds: float) -> None:
         """The speech is so long by now."""
         ...
 
@@ -121,7 +121,7 @@ class Ear:
         heard_ms = int(self._detector.heard_ms)
         self._count(heard_ms, whole=True)
         seconds = (heard_ms - window.start_ms) / 1000
-        self._report(self._agenda.now, lambda: self._listener.speech_goes_on(window, seconds))
+        self._report(self._agenda.now, lambda: self._listener.speech_goes_on(seconds))
 
     def _end(self, offset: Offset) -> None:
         window, self._window = self._window, None

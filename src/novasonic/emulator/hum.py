@@ -20,7 +20,7 @@ def length(say: Say) -> float:
     return max(len(say.text) / _CHARACTERS_A_SECOND, _SHORTEST)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def hum(say: Say, sample_rate: int) -> bytes:
     """Return a soft tone, as long as it would take to say the text, that rises and falls by its syllables.
 

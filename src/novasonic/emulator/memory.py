@@ -6,39 +6,23 @@ The same scenarios, rules and times as over TLS and HTTP/2, in one process and w
 """
 
 import asyncio
+import copy
 from collections import deque
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, assert_never
 
-from novasonic import errors
+from novasonic import errors, failures
 from novasonic.emulator.hum import hum
 from novasonic.emulator.log import SessionLog
 from novasonic.emulator.mouth import Voice
-from novasonic.emulator.outbox import Accepted, Broken, Document, Ended, Failed, Output, Refused
+from novasonic.emulator.outbox import Accepted, Broken, Document, Ended, Failed, Output, Refused, WireFault
 from novasonic.emulator.playback import Playback
 from novasonic.emulator.scenario import Scenario, Turn
 from novasonic.emulator.service import Service
-from novasonic.errors import TransportError
 from novasonic.models import Limits
 
-_ERRORS: Final[dict[str, type[TransportError]]] = {
-    "AccessDeniedException": errors.AccessDeniedError,
-    "ExpiredTokenException": errors.CredentialsError,
-    "InvalidSignatureException": errors.CredentialsError,
-    "ModelTimeoutException": errors.SessionExpiredError,
-    "ResourceNotFoundException": errors.ModelNotFoundError,
-    "ServiceQuotaExceededException": errors.ThrottledError,
-    "ThrottlingException": errors.ThrottledError,
-    "UnrecognizedClientException": errors.CredentialsError,
-}
-_TEXTS: Final[tuple[tuple[str, type[TransportError]], ...]] = (
-    ("Timed out waiting", errors.InputTimeoutError),
-    ("InternalErrorCode=531", errors.SessionExpiredError),
-    ("System instability", errors.ServiceError),
-    ("model identifier is invalid", errors.ModelNotFoundError),
-    ("end of its life", errors.ModelNotFoundError),
-)
-"""A ValidationException may be anything: its text tells."""
+_NAMES: Final = {"reset": "RST_STREAM_RECEIVED", "goaway": "GOAWAY_RECEIVED", "cut": "CONNECTION_CLOSED"}
+"""What the real way to the service calls these."""
 
 
 class MemoryConnector:
@@ -126,7 +110,7 @@ class MemoryTransport:
             accepted = any(isinstance(each, Accepted) for each in outputs)
             self._take(outputs)
             if not accepted and self._failure is not None:
-                raise self._failure
+                raise copy.copy(self._failure)  # each raise has a traceback of its own
             if self._stalled:
                 await self._closed.wait()
 
@@ -143,11 +127,11 @@ class MemoryTransport:
         """Return the next message, or None once the service has ended the stream in good order."""
         while not self._received:
             if self._failure is not None:
-                raise self._failure
+                raise copy.copy(self._failure)
             if self._ended:
                 return None
             if self._closed.is_set():
-                raise errors.StreamLostError("the stream was closed on this side")
+                raise failures.lost("CLOSED_LOCALLY")
             if self._stalled:
                 await self._closed.wait()
             else:
@@ -167,12 +151,9 @@ class MemoryTransport:
     def _check(self) -> None:
         # As over a wire, a stream that has ended takes what is sent until its end has been read.
         if self._failure is not None:
-            raise self._failure
+            raise copy.copy(self._failure)
         if self._ended:
-            raise errors.StreamLostError(
-                "the service has ended the stream: nothing can be sent any more",
-                request_id=self.request_id,
-            )
+            raise failures.lost("ENDED_BY_SERVICE")
 
     def _take(self, outputs: Sequence[Output]) -> None:
         for output in outputs:
@@ -182,13 +163,13 @@ class MemoryTransport:
                 case Ended():
                     self._ended = True
                 case Refused(code=code, message=message) | Failed(code=code, message=message):
-                    self._failure = _error(code, message, self.request_id)
+                    self._failure = failures.refused("the service", code, message, id_=self.request_id)
                 case Broken(how=how):
                     self._break(how)
                 case Accepted():
                     pass
 
-    def _break(self, how: str) -> None:
+    def _break(self, how: WireFault) -> None:
         match how:
             case "stall":
                 self._stalled = True
@@ -196,15 +177,7 @@ class MemoryTransport:
                 pass
             case "garbled" | "truncated":
                 self._failure = errors.RemoteProtocolError(f"what the service sent cannot be read: {how}")
+            case "reset" | "goaway" | "cut":
+                self._failure = failures.lost(_NAMES[how])
             case _:
-                self._failure = errors.StreamLostError(
-                    f"the stream ended without a goodbye: {how}", code=how, request_id=self.request_id
-                )
-
-
-def _error(code: str, message: str, request_id: str | None) -> TransportError:
-    name = code[0].upper() + code[1:]
-    kind = _ERRORS.get(name, errors.ServiceError)
-    if name == "ValidationException":
-        kind = next((kind for text, kind in _TEXTS if text in message), errors.InvalidRequestError)
-    return kind(f"{name}: {message}", code=name, request_id=request_id)
+                assert_never(how)

@@ -5,6 +5,7 @@ the first audio of a response and runs as fast as speech; it tells when a segmen
 interruption cuts off.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -131,11 +132,19 @@ class Mouth:
         self._later(_BEFORE_TEXT, lambda: self._take(response, 0))
 
     def take_back(self) -> bool:
-        """Drop a response of which nothing was shown; whether there was one."""
-        if self._response is None or self._response.visible:
+        """Drop a response of which nothing was said; whether it may be tried again, as nothing was shown."""
+        response = self._response
+        if response is None or response.segments:
             return False
         self._drop()
-        return True
+        return not response.visible
+
+    def between_blocks(self, do: Callable[[], None]) -> None:
+        """Do something now, or when the block of audio that is open has ended: blocks do not nest."""
+        if self._audio_id is None:
+            do()
+        else:
+            self._agenda.after(_ASK_AGAIN, lambda: self.between_blocks(do))
 
     def interrupt(self) -> None:
         """Cut what is being said, the way the service does when the user breaks in."""
@@ -240,8 +249,9 @@ class Mouth:
 
     def _sent_after(self, size: int) -> float:
         """Return the seconds in which so many bytes of a segment are sent."""
-        delivery = self._behaviour.delivery
-        return size / (self.sample_rate * 2) / delivery if delivery else 0.0
+        delivery, bursts = self._behaviour.delivery, self._behaviour.bursts
+        seconds = size / (self.sample_rate * 2) / delivery if delivery else 0.0
+        return math.ceil(seconds / bursts) * bursts if bursts else seconds
 
     def _is_last(self, response: Response, index: int) -> bool:
         """Whether no other segment follows."""

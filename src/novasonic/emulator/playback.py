@@ -22,13 +22,14 @@ class Playback:
         self._loop = asyncio.get_running_loop()
         self._speed = speed
         self._start = self._loop.time()
+        self._reached = 0.0  # the last appointment: a clock may say a rounding error less
         self._woken = asyncio.Event()
         self.stream = open_stream(0.0)
 
     @property
     def now(self) -> float:
         """The time of the service, in its seconds since the stream was opened."""
-        return (self._loop.time() - self._start) * self._speed
+        return max((self._loop.time() - self._start) * self._speed, self._reached)
 
     def receive(self, document: bytes) -> None:
         """Let the service hear what the client says now."""
@@ -44,6 +45,10 @@ class Playback:
         """Let `outputs()` look again."""
         self._woken.set()
 
+    def _reach(self, due: float) -> None:
+        self._reached = due
+        self._woken.set()
+
     async def outputs(self) -> list[Output]:
         """Wait until the service has something to say, and return it; nothing once the stream is over.
 
@@ -57,7 +62,7 @@ class Playback:
             due = self.stream.due
             timer = None
             if due is not None:
-                timer = self._loop.call_at(self._start + due / self._speed, self._woken.set)
+                timer = self._loop.call_at(self._start + due / self._speed, self._reach, due)
             try:
                 await self._woken.wait()
             finally:

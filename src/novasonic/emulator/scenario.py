@@ -68,10 +68,13 @@ class Heard(_Text, frozen=True, kw_only=True):
         text: The words, usually without capitals, as the service writes them.
         place: Where the block stands; None leaves it to `Behaviour.user_text`.
         at: Seconds after the start of the speech, for an "early" piece. None: each `user_text_every`.
+        window: In which stretch of the utterance it was said, counted from 1: the service ends a stretch at
+            each pause, and answers them all when the user does not go on.
     """
 
     place: Place | None = None
     at: float | None = None
+    window: int = 1
 
 
 class Say(_Text, frozen=True, kw_only=True):
@@ -233,6 +236,7 @@ class Behaviour(_Data, frozen=True, kw_only=True):
         next_audio: The same for later segments.
         next_text: From the end of a segment's audio to the next text.
         delivery: How much faster than it plays audio is sent; None: all at once.
+        bursts: Audio is sent in bursts, one each so many seconds; 0: each piece when it is ready.
         chunk_bytes: Sizes of `audioOutput`, used in turn; empty: 80 ms each, and a longer last one.
         final: From the moment when a segment has been heard to its FINAL text.
         marker: The form of the message that says "interrupted".
@@ -263,6 +267,7 @@ class Behaviour(_Data, frozen=True, kw_only=True):
     next_audio: float = 0.12
     next_text: float = 0.0002
     delivery: float | None = 5.0
+    bursts: float = 0.0
     chunk_bytes: Sequence[int] = ()
     final: float = 0.15
     marker: Literal["spaced", "compact"] = "spaced"
@@ -308,6 +313,13 @@ class Scenario(_Data, frozen=True, kw_only=True):
     behaviour: Behaviour = Behaviour()
     shared: bool = False
     folder: str | None = None
+
+    @property
+    def sayings(self) -> Sequence[Say]:
+        """Everything that may be said."""
+        given = [part for turn in self.turns for part in (turn.says, turn.then)]
+        given += [call.then for turn in self.turns for call in turn.calls]
+        return [say for part in given for say in segments(part)]
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

@@ -76,7 +76,7 @@ _HTTP_1: Final = (
 _PREFACE: Final = b"PRI * HTTP/2.0"
 _HANDSHAKE_PATIENCE: Final = 5.0
 _CLOSE_PATIENCE: Final = 1.0
-_CREDENTIALS: Final = Credentials(access_key_id="novasonic-emulator", secret_access_key="not-a-secret")  # noqa: S106 - it says so
+_CREDENTIALS: Final = Credentials(access_key="novasonic-emulator", secret_key="not-a-secret")  # noqa: S106 - it says so
 _EXPIRED: Final = "expired"
 _RESET_AT_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s
 
@@ -120,17 +120,19 @@ class Emulator:
         given = [scenario] if isinstance(scenario, Scenario) else list(scenario or ())
         self.credentials = credentials
         self.expired = Credentials(
-            access_key_id=credentials.access_key_id,
-            secret_access_key=credentials.secret_access_key,
+            access_key=credentials.access_key,
+            secret_key=credentials.secret_key,
             session_token=_EXPIRED,
         )
         self.region = region
         self.speed = speed
+        self._scenarios = given
         self._speaker = Speaker([Path(each.folder) for each in given if each.folder])
         self._service = Service(given, voice=voice or self._speaker, max_streams=max_sessions)
         self._address = (host, port)
         self._folder = ""
         self._server: asyncio.Server | None = None
+        self._handshakes: set[asyncio.Task[None]] = set()
         self._connections: set[_Connection] = set()
 
     # --- what a program needs to know ---
@@ -149,8 +151,8 @@ class Emulator:
 
     @property
     def endpoint_url(self) -> str:
-        """Its address, `https://localhost:…`."""
-        return f"https://localhost:{self.port}"
+        """Its address, `https://127.0.0.1:…`."""
+        return f"https://{_reachable(self._address[0])}:{self.port}"
 
     @property
     def ca_file(self) -> str:
@@ -165,10 +167,13 @@ class Emulator:
             "AWS_CA_BUNDLE": self.ca_file,
             "AWS_REGION": self.region,
             "AWS_DEFAULT_REGION": self.region,
-            "AWS_ACCESS_KEY_ID": self.credentials.access_key_id,
-            "AWS_SECRET_ACCESS_KEY": self.credentials.secret_access_key,
+            "AWS_ACCESS_KEY_ID": self.credentials.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.credentials.secret_key,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
+        for name in ("NO_PROXY", "no_proxy"):  # whatever proxy is set does not lead here
+            others = [os.environ[name]] if os.environ.get(name) else []
+            found[name] = ",".join([*others, _reachable(self._address[0])])
         if self.credentials.session_token is not None:
             found["AWS_SESSION_TOKEN"] = self.credentials.session_token
         return found
@@ -180,16 +185,18 @@ class Emulator:
     # --- running ---
 
     async def __aenter__(self) -> Self:
+        """Listen.
+
+        Raises:
+            ConfigurationError: If a sound of a scenario is missing.
+            OSError: If the port is taken.
+        """
         loop = asyncio.get_running_loop()
+        for scenario in self._scenarios:
+            await asyncio.to_thread(self._speaker.check, scenario.sayings)
         tls, self._folder = await asyncio.to_thread(_certify, self._address[0])
         try:
-            self._server = await loop.create_server(
-                lambda: _Connection(self),
-                *self._address,
-                ssl=tls,
-                ssl_handshake_timeout=_HANDSHAKE_PATIENCE,
-                ssl_shutdown_timeout=_CLOSE_PATIENCE,
-            )
+            self._server = await loop.create_server(lambda: _Arrival(self, tls), *self._address)
         except BaseException:
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
             raise
@@ -204,11 +211,42 @@ class Emulator:
         """Close what is open. Takes about a second at most."""
         if self._server is not None:
             self._server.close()
+        for task in self._handshakes:
+            task.cancel()
+        await asyncio.gather(*self._handshakes, return_exceptions=True)
         await asyncio.gather(*(connection.aclose() for connection in list(self._connections)))
         await self._speaker.aclose()
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     # --- for its connections ---
+
+    def arrived(self, transport: asyncio.Transport, tls: ssl.SSLContext) -> None:
+        """Shake hands with a client that has just come."""
+        task = asyncio.get_running_loop().create_task(
+            self._shake_hands(transport, tls), name="novasonic-emulator-handshake"
+        )
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
+
+    async def _shake_hands(self, transport: asyncio.Transport, tls: ssl.SSLContext) -> None:
+        connection = _Connection(self)
+        secured: asyncio.Transport | None = None
+        try:
+            secured = await asyncio.get_running_loop().start_tls(
+                transport,
+                connection,
+                tls,
+                server_side=True,
+                ssl_handshake_timeout=_HANDSHAKE_PATIENCE,
+                ssl_shutdown_timeout=_CLOSE_PATIENCE,
+            )
+        except OSError as exc:  # ssl.SSLError is one
+            logger.info("a client does not agree on TLS: %s", exc)
+        finally:
+            if secured is None:
+                transport.abort()
+        if secured is not None:
+            connection.connection_made(secured)
 
     def connected(self, connection: "_Connection") -> None:
         """Take note of a connection."""
@@ -236,16 +274,37 @@ class Emulator:
         )
 
 
+def _reachable(host: str) -> str:
+    """Return under which address a client on this machine finds what listens on `host`."""
+    return "localhost" if host in {"", "0.0.0.0", "::"} else host  # noqa: S104 - compared
+
+
 def _certify(host: str) -> tuple[ssl.SSLContext, str]:
     """Make a certificate of our own, and a folder with the one to trust. Blocks."""
     ca = trustme.CA()
-    names = {"localhost", "127.0.0.1", "::1", *([host] if host not in {"0.0.0.0", "::"} else [])}  # noqa: S104 - compared
+    names = {"localhost", "127.0.0.1", "::1", _reachable(host)}
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols(["h2"])
     cast("Any", ca.issue_cert(*sorted(names))).configure_cert(context)  # typed by what is not installed
     folder = tempfile.mkdtemp(prefix="novasonic-")
     ca.cert_pem.write_to_path(os.path.join(folder, "ca.pem"))  # noqa: PTH118
     return context, folder
+
+
+class _Arrival(asyncio.Protocol):
+    """A client's TCP connection until TLS begins.
+
+    asyncio's own TLS servers shake hands in tasks of their own, which nobody can wait for.
+    """
+
+    def __init__(self, emulator: Emulator, tls: ssl.SSLContext) -> None:
+        self._emulator = emulator
+        self._tls = tls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport = cast("asyncio.Transport", transport)
+        transport.pause_reading()
+        self._emulator.arrived(transport, self._tls)
 
 
 class _Connection(asyncio.Protocol):
@@ -257,6 +316,7 @@ class _Connection(asyncio.Protocol):
         self.writable = asyncio.Event()
         self.writable.set()
         self._transport: asyncio.Transport | None = None
+        self._early = bytearray()
         self._speaks_h2 = False
         self._stalled = False
         self._gone = asyncio.Event()
@@ -266,13 +326,20 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        if self._gone.is_set():
+            return
         self.emulator.connected(self)
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and tls.selected_alpn_protocol() == "h2":
             self._begin()
+        if self._early:
+            self.data_received(bytes(self._early))
 
     def data_received(self, data: bytes) -> None:
-        if self._stalled or self._transport is None:
+        if self._transport is None:  # it came with the end of the handshake
+            self._early += data
+            return
+        if self._stalled:
             return
         if not self._speaks_h2:
             if not data.startswith(_PREFACE):
@@ -405,7 +472,7 @@ class _Call:
             self._refuse(Refused(at=0.0, status=status, code=exc.code, message=str(exc)), None)
             return
         self._verifier = ChunkVerifier(
-            secret_key=emulator.credentials.secret_access_key, region=emulator.region, signature=signed
+            secret_key=emulator.credentials.secret_key, region=emulator.region, signature=signed
         )
         self._playback = emulator.open(model_id)
         number = len(emulator.sessions)

@@ -9,7 +9,6 @@ thing does. Nothing is understood: a scenario says what was heard, and without o
 has measured.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +27,8 @@ from novasonic.emulator.log import SessionLog
 from novasonic.emulator.mouth import Mouth, Voice
 from novasonic.emulator.outbox import Accepted, Broken, Ended, Failed, Outbox, Output, Refused
 from novasonic.emulator.rules import Judge, RejectedError
-from novasonic.emulator.scenario import Fault, Heard, Say, Scenario, ToolCall, Turn, segments
+from novasonic.emulator.scenario import Fault, Heard, Say, Scenario, ToolCall, Turn
+from novasonic.emulator.script import Script, Utterance, filled, measure_window, measured, steps_of
 from novasonic.emulator.usage import UsageCounter, text_tokens
 from novasonic.errors import ConfigurationError
 from novasonic.lifecycle import State
@@ -44,6 +44,7 @@ _FIRST_USAGE: Final = 0.035  # after sessionEnd
 _GOODBYE: Final = 0.070
 _GOODBYE_TOKENS: Final = 2
 _END: Final = 0.072
+_AUDIO_COMES: Final = 10.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,55 +59,12 @@ class _Job:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Utterance:
-    """What the user has been saying since the last answer, in one stretch or several."""
-
-    turn: Turn | None
-    pieces: list[Heard]
-    windows: list[Window] = field(default_factory=list[Window])
-
-    @property
-    def seconds(self) -> float:
-        """From the first onset to the last end."""
-        return (self.windows[-1].end_ms - self.windows[0].start_ms) / 1000 if self.windows else 0.0
-
-
-@dataclass(slots=True, kw_only=True)
 class _Batch:
     """The calls of one turn, which are spoken about when all results are in."""
 
     turn: Turn | None
     left: int
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
-
-
-class Script:
-    """Where a stream, or all streams together, are in the turns of a scenario."""
-
-    def __init__(self, turns: Sequence[Turn]) -> None:
-        self._spoken = [turn for turn in turns if turn.typed is None]
-        self._typed = [turn for turn in turns if turn.typed is not None]
-
-    @property
-    def left(self) -> Sequence[Turn]:
-        """The turns that were not used."""
-        return [*self._spoken, *self._typed]
-
-    def spoken(self) -> Turn | None:
-        """Return the turn that answers speech now; it stays until it is taken."""
-        return self._spoken[0] if self._spoken else None
-
-    def typed(self, text: str) -> Turn | None:
-        """Return the turn that answers a typed text, and take it."""
-        found = next((turn for turn in self._typed if turn.answers(text)), None)
-        if found is not None:
-            self.take(found)
-        return found
-
-    def take(self, turn: Turn) -> None:
-        """Use a turn up."""
-        for turns in (self._spoken, self._typed):
-            turns[:] = [each for each in turns if each is not turn]
 
 
 class Service:
@@ -219,11 +177,12 @@ class Stream:
         self._dead = False  # a stalled stream neither hears nor speaks
 
         self._accepting: Appointment | None = None
+        self._early: list[messages.InputMessage] = []  # what came before the stream was accepted
         self._input_rate = 16_000
         self._deaf = False  # an audio block that is not interactive is never listened to
         self._speaking = False
         self._turn_ends = 0
-        self._utterance: _Utterance | None = None
+        self._utterance: Utterance | None = None
         self._answer: _Job | None = None
         self._jobs: list[_Job] = []
         self._typed: dict[str, str] = {}  # interactive blocks that are open, and their text
@@ -260,8 +219,12 @@ class Stream:
             self.reject(str(exc))
             return
         self._last_input = now
-        self._note(message)
-        self._hear(message)
+        if not isinstance(message, messages.AudioInput):
+            self.log.messages.append(message)
+        if self._accepting is None:
+            self._hear(message)
+        else:
+            self._early.append(message)
 
     def end_input(self, now: float) -> None:
         """Take note that the client will say nothing more."""
@@ -286,8 +249,8 @@ class Stream:
 
     def fail(self, code: str, text: str, *, modelled: bool = True) -> None:
         """End the stream with an exception, or with an error of the machinery."""
-        if not self.log.accepted:
-            self._accept()
+        self._early = []
+        self._accept()
         moment = self._outbox.moment(self._now)
         self._put(Failed(at=moment, code=code, message=text, modelled=modelled), code, text)
 
@@ -325,6 +288,7 @@ class Stream:
             return
         if self._accepting is not None:
             self._accepting.cancel()
+            self._accepting = None
         self.log.accepted = True
         self._outbox.put(Accepted(at=self._outbox.moment(self._now)))
         behaviour, opened = self._behaviour, self._now
@@ -333,12 +297,15 @@ class Stream:
             text = rules.INPUT_GAP.format(seconds=behaviour.input_gap)
             self._watch(behaviour.input_gap, lambda: self._last_audio, text)
         if behaviour.silence_only is not None:
-            self._watch(behaviour.silence_only, lambda: self._last_speech, rules.SILENCE)
+            self._watch(behaviour.silence_only, self._silent_since, rules.SILENCE)
         if behaviour.stream is not None:
             self._agenda.after(behaviour.stream, self._expire)
         for fault in self._faults:
             if fault.at is not None:
                 self._agenda.at(opened + fault.at, partial(self._break, fault))
+        early, self._early = self._early, []
+        for message in early:
+            self._hear(message)
 
     def _answer_opening(self) -> None:
         """Accept, or do what a scenario wants instead."""
@@ -356,6 +323,10 @@ class Stream:
             if self.over or self._dead:
                 return
         self._accept()
+
+    def _silent_since(self) -> float:
+        """Return since when nothing was spoken, if audio comes: to hear none at all is another matter."""
+        return self._last_speech if self._now - self._last_audio < _AUDIO_COMES else self._now
 
     def _expire(self) -> None:
         self.fail("modelTimeoutException", self._with_id(rules.TEXTS["ModelTimeoutException"]))
@@ -384,12 +355,6 @@ class Stream:
 
     def _with_id(self, text: str) -> str:
         return f"RequestId={self.request_id} : {text}"
-
-    def _note(self, message: messages.InputMessage) -> None:
-        if isinstance(message, messages.AudioInput):
-            self.log.audio_messages += 1
-        else:
-            self.log.messages.append(message)
 
     def _hear(self, message: messages.InputMessage) -> None:
         match message:
@@ -427,9 +392,9 @@ class Stream:
             self._last_audio = self._last_speech = self._now
 
     def _hear_audio(self, pcm: bytes) -> None:
-        first = self.log.audio_messages == 1
+        self.log.audio_messages += 1
         self._last_audio = self._now
-        if first:
+        if self.log.audio_messages == 1:
             self._start_up()
         self.log.audio_seconds += len(pcm) / (self._input_rate * 2)
         if not self._deaf:
@@ -465,13 +430,13 @@ class Stream:
     def _hear_typed(self, text: str) -> None:
         self._usage.spend(self._now, text=text_tokens(text))
         if self._behaviour.echo_typed:
-            self._outbox.text(text, self._now, role="USER", stage="FINAL")
+            self._mouth.between_blocks(partial(self._tell_user_text, text))
         if not self._model.answers_typed_text:
             return
         turn = self._script.typed(text)
         words = len(text.split())
         plain = (Say(f"You typed {words} {'word' if words == 1 else 'words'}."),)
-        self._do_later(_steps(turn) if turn is not None else plain, "typed", turn)
+        self._do_later(steps_of(turn) if turn is not None else plain, "typed", turn)
 
     def _hear_result(self, tool_use_id: str, result: str) -> None:
         self._usage.spend(self._now, text=text_tokens(result))
@@ -481,12 +446,12 @@ class Stream:
         given: Mapping[str, Any] = {} if isinstance(call.arguments, str) else call.arguments
         batch.facts |= {**given, **facts}
         if call.then:
-            self._do_later(_filled(call.then, {**given, **facts}), "result", batch.turn)
+            self._do_later(filled(call.then, {**given, **facts}), "result", batch.turn)
         if batch.left:
             return
         turn = batch.turn
         if turn is not None and turn.then:
-            self._do_later(_filled(turn.then, batch.facts), "result", turn)
+            self._do_later(filled(turn.then, batch.facts), "result", turn)
         elif not call.then:
             # A result is always spoken about: nobody has found a way to give a silent one.
             self._do_later((Say(f"The result of {call.name} is in."),), "result", turn)
@@ -515,7 +480,7 @@ class Stream:
             self._agenda.after(_DROPPED_AFTER, self._count_dropped)
         if self._utterance is None:
             turn = self._script.spoken()
-            self._utterance = _Utterance(turn=turn, pieces=list(turn.pieces) if turn is not None else [])
+            self._utterance = Utterance(turn=turn, pieces=list(turn.pieces) if turn is not None else [])
 
     def _count_dropped(self) -> None:
         self._usage.make(self._now, text=_DROPPED_TOKENS)
@@ -531,21 +496,21 @@ class Stream:
         if self._mouth.audible:
             self._mouth.interrupt()
 
-    def speech_goes_on(self, window: Window, seconds: float) -> None:
+    def speech_goes_on(self, seconds: float) -> None:
         """Report a piece of a long utterance."""
         self._last_speech = self._now
         utterance = self._utterance
         if utterance is None or self._closing:
             return
-        if utterance.windows:  # later stretches have no pieces of their own
-            return
-        told = len(utterance.turn.pieces) - len(utterance.pieces) if utterance.turn is not None else 0
-        if utterance.pieces and self._is_early(utterance.pieces, told, seconds):
-            piece = utterance.pieces.pop(0)
-            self._outbox.text(piece.text, self._now, role="USER", stage="FINAL")
-        del window
+        pieces = utterance.pieces_now()
+        if pieces and self._is_early(pieces, utterance.told, seconds):
+            utterance.tell(pieces[0])
+            self._tell_user_text(pieces[0].text)
 
-    def _is_early(self, pieces: list[Heard], told: int, seconds: float) -> bool:
+    def _tell_user_text(self, text: str, inside: Callable[[], None] | None = None) -> None:
+        self._outbox.text(text, self._now, role="USER", stage="FINAL", inside=inside)
+
+    def _is_early(self, pieces: Sequence[Heard], told: int, seconds: float) -> bool:
         """Whether the first of the pieces is told by now, while the user goes on."""
         first = pieces[0]
         at = first.at if first.at is not None else (told + 1) * self._behaviour.user_text_every
@@ -565,27 +530,22 @@ class Stream:
         utterance = self._utterance
         if utterance is None or self._closing:
             return
+        pieces = utterance.pieces_now() if utterance.turn is not None else [measure_window(window)]
         utterance.windows.append(window)
-        self._report_end(window, self._pieces_of(utterance, window))
+        utterance.told = 0
+        self._report_end(window, pieces)
         self._usage.settle(self._now)
         self._turn_ends += 1
         first = self._turn_ends == 1
         self._usage.spend(self._now, text=self._behaviour.system_tokens if first else _TURN_TOKENS)
         self._plan_answer(utterance)
 
-    def _pieces_of(self, utterance: _Utterance, window: Window) -> list[Heard]:
-        if utterance.turn is None:
-            seconds = (window.end_ms - window.start_ms) / 1000
-            return [Heard(f"({seconds:.1f} seconds of speech)")]
-        pieces, utterance.pieces = utterance.pieces, []
-        return pieces
-
-    def _report_end(self, window: Window, pieces: list[Heard]) -> None:
+    def _report_end(self, window: Window, pieces: Sequence[Heard]) -> None:
         """Say the texts of the user and the end of the speech, each in its place."""
         where = self._behaviour.user_text
 
         def tell(piece: Heard, inside: Callable[[], None] | None = None) -> None:
-            self._outbox.text(piece.text, self._now, role="USER", stage="FINAL", inside=inside)
+            self._tell_user_text(piece.text, inside)
 
         def end() -> None:
             if self._model.reports_user_speech:
@@ -606,9 +566,9 @@ class Stream:
             if (piece.place or where) in {"after", "around"} and piece not in around:
                 tell(piece)
 
-    def _plan_answer(self, utterance: _Utterance) -> None:
+    def _plan_answer(self, utterance: Utterance) -> None:
         turn = utterance.turn
-        steps = _steps(turn) if turn is not None else (_measured(utterance),)
+        steps = steps_of(turn) if turn is not None else (measured(utterance),)
         delay = self._behaviour.answer if turn is None or turn.answer is None else turn.answer
 
         def taken() -> None:
@@ -648,8 +608,9 @@ class Stream:
 
     def _next_job(self) -> _Job | None:
         waiting = [*([self._answer] if self._answer else []), *self._jobs]
-        if self._calls and not self._model.runs_tools_asynchronously:
-            waiting = [job for job in waiting if job.kind == "result"]
+        if not self._model.runs_tools_asynchronously:
+            results = [job for job in waiting if job.kind == "result"]
+            waiting = results or ([] if self._calls else waiting)
         return waiting[0] if waiting else None
 
     def _called(self, call: ToolCall, tool_use_id: str, batch: _Batch) -> None:
@@ -727,30 +688,6 @@ class Stream:
                 self._outbox.say(messages.UnknownMessage(name=name, payload={"emulated": True}), now)
             case "malformed":
                 self._outbox.document(b'{"event":', now)
-
-
-def _steps(turn: Turn) -> tuple[Say | ToolCall, ...]:
-    """Return what a turn does, in order."""
-    before = [call for call in turn.calls if call.when == "before"]
-    after = [call for call in turn.calls if call.when == "after"]
-    return (*before, *segments(turn.says), *after)
-
-
-def _measured(utterance: _Utterance) -> Say:
-    seconds = utterance.seconds
-    text = f"I heard {seconds:.1f} seconds of speech."
-    quiet = max((window.loudness for window in utterance.windows), default=0.0) < -35  # noqa: PLR2004 - dBFS
-    return Say(f"{text} It was very quiet." if quiet else text)
-
-
-def _filled(then: Sequence[Say | str] | str, facts: Mapping[str, Any]) -> tuple[Say, ...]:
-    """Put what is known in the place of `{names}`; what is not known stays as it is."""
-
-    def fill(say: Say) -> Say:
-        text = re.sub(r"\{(\w+)\}", lambda m: str(facts.get(m[1], m[0])), say.text)
-        return msgspec.structs.replace(say, text=text)
-
-    return tuple(fill(say) for say in segments(then))
 
 
 def _code_of(status: int | None) -> str:

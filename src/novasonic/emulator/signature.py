@@ -30,13 +30,13 @@ class Credentials:
     """A pair of keys, and what goes with temporary ones.
 
     Attributes:
-        access_key_id: The name of the pair.
-        secret_access_key: What a request is signed with.
+        access_key: The name of the pair.
+        secret_key: What a request is signed with.
         session_token: Of temporary credentials; None of others.
     """
 
-    access_key_id: str
-    secret_access_key: str = field(repr=False)
+    access_key: str
+    secret_key: str = field(repr=False)
     session_token: str | None = field(default=None, repr=False)
 
 
@@ -80,7 +80,7 @@ def check(
     if not given.startswith(_ALGORITHM) or len(fields) < 3:  # noqa: PLR2004 - the three that it must have
         raise UnsignedError("AccessDeniedException", "Authorization header requires Signature Version 4")
     key_id, _, scope = fields["Credential"].partition("/")
-    if key_id != credentials.access_key_id:
+    if key_id != credentials.access_key:
         raise _unknown()
     token = values.get("x-amz-security-token")
     if token == expired_token:
@@ -94,7 +94,7 @@ def check(
             "InvalidSignatureException", f"Credential should be scoped to a valid region and service: {scope}"
         )
     canonical = _canonical(method, path, values, fields["SignedHeaders"])
-    signature = _sign(canonical, stamp, scope, credentials.secret_access_key)
+    signature = _sign(canonical, stamp, scope, credentials.secret_key)
     if not hmac.compare_digest(signature, fields["Signature"]):
         raise UnsignedError("InvalidSignatureException", WRONG)
     return signature

@@ -33,13 +33,13 @@ class Speaker:
 
     def __init__(self, folders: Sequence[Path] = (), *, speaks: bool = True) -> None:
         self._folders = [*folders, SOUNDS]
-        self._program = shutil.which("espeak-ng") if speaks else None
+        self._speaks = speaks
         self._made: dict[tuple[Say, int], bytes] = {}
         self._making: dict[tuple[Say, int], asyncio.Task[None]] = {}
 
     def __call__(self, say: Say, sample_rate: int) -> bytes | None:
         """Return a sound, or None and begin to make it."""
-        if say.sound is None and (self._program is None or say.seconds is not None):
+        if say.sound is None and (not self._speaks or say.seconds is not None):
             return hum(say, sample_rate)
         key = (say, sample_rate)
         if key not in self._made and key not in self._making:
@@ -61,9 +61,24 @@ class Speaker:
             f"there is no sound {sound!r} in {', '.join(str(folder) for folder in self._folders)}"
         )
 
+    def check(self, says: Sequence[Say]) -> None:
+        """Look for the sounds that will be needed. Blocks, on files.
+
+        Raises:
+            ConfigurationError: If one is not there.
+        """
+        for say in says:
+            if say.sound is not None:
+                self.find(say.sound)
+
+    @property
+    def making(self) -> Sequence[asyncio.Task[None]]:
+        """The sounds that are being made."""
+        return list(self._making.values())
+
     async def aclose(self) -> None:
         """Stop making sounds."""
-        tasks = list(self._making.values())
+        tasks = self.making
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -80,14 +95,20 @@ class Speaker:
             if say.sound is not None:
                 pcm, source = audio.read_wav(self.find(say.sound))
             else:
-                pcm, source = _speak(str(self._program), say.text)
+                pcm, source = _speak(say.text)
             return _cut(_resampled(pcm, source, sample_rate), say, sample_rate)
+        except FileNotFoundError as exc:
+            logger.debug("humming: %s", exc)
+            return hum(say, sample_rate)
         except (ConfigurationError, OSError, ValueError, subprocess.SubprocessError, struct.error) as exc:
             logger.warning("humming, as a sound could not be made: %s", exc)
             return hum(say, sample_rate)
 
 
-def _speak(program: str, text: str) -> tuple[bytes, audio.AudioFormat]:
+def _speak(text: str) -> tuple[bytes, audio.AudioFormat]:
+    program = shutil.which("espeak-ng")
+    if program is None:
+        raise FileNotFoundError("espeak-ng is not installed")
     done = subprocess.run(  # noqa: S603 - the program of that name, with text on its standard input
         [program, "-v", "en-us", "-s", "165", "--stdin", "--stdout"],
         input=text.encode(),
@@ -105,7 +126,8 @@ def _speak(program: str, text: str) -> tuple[bytes, audio.AudioFormat]:
 def _resampled(pcm: bytes, source: audio.AudioFormat, sample_rate: int) -> bytes:
     chunker = audio.Chunker(sample_rate)
     made = chunker.feed(pcm, sample_rate=source.sample_rate, channels=source.channels)
-    return b"".join((*made, *chunker.flush()))
+    samples = len(pcm) // (2 * source.channels) * sample_rate // source.sample_rate
+    return b"".join((*made, *chunker.flush()))[: samples * 2]  # the last chunk is filled up
 
 
 def _cut(pcm: bytes, say: Say, sample_rate: int) -> bytes:

@@ -1,0 +1,365 @@
+"""Whole conversations, told twice: in memory, and by the real SDK over the real wire to the emulator."""
+
+import asyncio
+import functools
+import gc
+import math
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from novasonic import events, messages
+from novasonic.audio import load
+from novasonic.bedrock import BedrockConnector
+from novasonic.conversation import Message
+from novasonic.credentials import Credentials
+from novasonic.emulator import (
+    Behaviour,
+    Emulator,
+    Fault,
+    Heard,
+    MemoryConnector,
+    Say,
+    Scenario,
+    SessionLog,
+    ToolCall,
+    Turn,
+)
+from novasonic.emulator.hum import hum
+from novasonic.errors import (
+    AccessDeniedError,
+    CredentialsError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    ServiceError,
+    StreamLostError,
+    ThrottledError,
+    TransportError,
+)
+from novasonic.session import SonicSession, ask
+from novasonic.transport import Connector
+
+pytestmark = pytest.mark.clock("fast")
+
+load()  # on a fast clock, the half second that it takes would be ten
+
+
+@dataclass
+class Service:
+    """A running service: how to reach it, and what it noticed."""
+
+    connect: Connector
+    logs: Callable[[], list[SessionLog]]
+
+    @property
+    def log(self) -> SessionLog:
+        return self.logs()[-1]
+
+
+@asynccontextmanager
+async def in_memory(scenario: Scenario | None) -> AsyncIterator[Service]:
+    connector = MemoryConnector(scenario)
+    yield Service(connector, lambda: list(connector.sessions))
+
+
+@asynccontextmanager
+async def over_the_wire(scenario: Scenario | None) -> AsyncIterator[Service]:
+    async with Emulator(scenario, voice=hum) as bedrock:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_CA_BUNDLE", bedrock.ca_file)
+            connector = BedrockConnector(
+                "amazon.nova-2-sonic-v1:0",
+                region=bedrock.region,
+                endpoint_url=bedrock.endpoint_url,
+                credentials=Credentials(
+                    access_key=bedrock.credentials.access_key,
+                    secret_key=bedrock.credentials.secret_key,
+                ),
+            )
+            yield Service(connector, lambda: list(bedrock.sessions))
+
+
+type Running = Callable[[Scenario | None], AbstractAsyncContextManager[Service]]
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(in_memory, id="memory"),
+        pytest.param(over_the_wire, id="wire"),
+    ]
+)
+def running(request: pytest.FixtureRequest) -> Running:
+    return request.param  # type: ignore[no-any-return]
+
+
+def speech(seconds: float) -> bytes:
+    """Something as loud as speech, at 16 kHz."""
+    wave = (math.sin(2 * math.pi * 220 * at / 16_000) for at in range(round(seconds * 16_000)))
+    return b"".join(round(8000 * each).to_bytes(2, "little", signed=True) for each in wave)
+
+
+async def until(session: SonicSession, kind: type[events.EventBase]) -> list[events.Event]:
+    """Read up to and including the next event of a kind."""
+    found: list[events.Event] = []
+    async for event in session:
+        found.append(event)
+        if isinstance(event, kind):
+            return found
+    raise AssertionError(f"the session ended without {kind.__name__}")
+
+
+async def test_a_spoken_question_is_heard_and_answered(running: Running) -> None:
+    scenario = Scenario(turns=[Turn(heard="how are you?", says=[Say("Fine,", seconds=1), "thank you."])])
+    async with running(scenario) as service:
+        reply = await ask(speech(1.5), transport=service.connect, voice="tiffany")
+        assert (reply.user_text, reply.text) == ("how are you?", "Fine, thank you.")
+        assert reply.duration == pytest.approx(1.0 + 10 / 14, abs=0.1)
+        assert reply.latency.audio is not None
+        assert 0.5 < reply.latency.audio < 3
+        assert service.log.outcome == "completed"
+        assert service.log.speech_seconds == pytest.approx(1.5, abs=0.3)
+        assert service.log.wrong_signatures == 0
+
+
+async def test_without_a_scenario_the_service_says_what_it_has_heard(running: Running) -> None:
+    """It never pretends to understand."""
+    async with running(None) as service:
+        reply = await ask(speech(2.0), transport=service.connect)
+        assert reply.text.startswith("I heard ")
+        assert float(reply.text.split()[2]) == pytest.approx(2.0, abs=0.3)
+
+
+async def test_typed_text_is_answered_and_can_make_the_model_speak_first(running: Running) -> None:
+    scenario = Scenario(
+        turns=[Turn(typed="say hello*", says="Hello!"), Turn(typed="*", says="Anything else?")]
+    )
+    async with running(scenario) as service:
+        async with SonicSession(transport=service.connect) as session:
+            hello = await session.ask("Say hello to the caller.")
+            more = await session.ask("And now?")
+        assert (hello.text, more.text) == ("Hello!", "Anything else?")
+        assert service.log.typed == ["Say hello to the caller.", "And now?"]
+        assert [each.role for each in session.history] == ["USER", "ASSISTANT"] * 2
+
+
+@pytest.mark.parametrize("place", ["before", "after", "around"])
+async def test_the_users_words_are_kept_wherever_they_come(running: Running, place: str) -> None:
+    """The text of an utterance may stand before, after or around the report that it ended."""
+    scenario = Scenario(
+        turns=[Turn(heard=[Heard("one", place=place), "two"], says="Three.")],  # type: ignore[arg-type]
+        behaviour=Behaviour(text_pieces=2),
+    )
+    async with running(scenario) as service:
+        async with SonicSession(transport=service.connect) as session:
+            await session.ask(speech(1.0))
+            question, answer = session.history
+        assert question.text == "one two"
+        assert answer.role == "ASSISTANT"
+
+
+async def test_three_tools_are_called_and_answered_in_any_order(running: Running) -> None:
+    scenario = Scenario(
+        turns=[
+            Turn(
+                heard="how is the weather, and what time is it?",
+                says="One moment.",
+                calls=[
+                    ToolCall("weather", arguments={"city": "Oslo"}, double_encoded=True),
+                    ToolCall("clock", arguments=""),
+                    ToolCall("news", arguments={}, when="after"),
+                ],
+                then=["It is {celsius} degrees at {time}."],
+            )
+        ]
+    )
+    tools = [
+        messages.ToolSpec(name=name, description=name, schema={"type": "object"})
+        for name in ("weather", "clock", "news")
+    ]
+    async with running(scenario) as service:
+        async with SonicSession(transport=service.connect, tools=tools) as session:
+            asking = asyncio.create_task(_speak(session, 1.0))
+            calls: list[events.ToolCall] = []
+            while len(calls) < 3:
+                call = (await until(session, events.ToolCall))[-1]
+                assert isinstance(call, events.ToolCall)
+                calls.append(call)
+            await asking
+            assert {call.name: call.arguments for call in calls} == {
+                "weather": {"city": "Oslo"},
+                "clock": {},
+                "news": {},
+            }
+            results = {"weather": {"celsius": 7}, "clock": {"time": "noon"}, "news": []}
+            for call in reversed(calls):
+                await session.send_tool_result(call, results[call.name])
+            said = ""
+            while "degrees" not in said:
+                event = (await until(session, events.Transcript))[-1]
+                said = getattr(event, "text", "")
+        assert said == "It is 7 degrees at noon."
+        assert len(service.log.tool_results) == 3
+
+
+async def _speak(session: SonicSession, seconds: float) -> None:
+    """Speak at speaking speed, as a microphone would."""
+    pcm = speech(seconds)
+    for at in range(0, len(pcm), 1024):
+        await session.send_audio(pcm[at : at + 1024])
+        await asyncio.sleep(0.032)
+
+
+class _Twenty:
+    """Twenty turns, in four of which the user breaks in; what a listener saw of them."""
+
+    BREAKS_IN = (3, 7, 12, 18)
+
+    def __init__(self) -> None:
+        self.turns = [
+            Turn(
+                heard=f"question {number}.",
+                says=[
+                    # Long enough that a break-in falls into it, however busy the machine is.
+                    Say(f"Answer {number} begins.", seconds=6.0 if number in self.BREAKS_IN else 2.0),
+                    Say(f"Answer {number} ends.", seconds=2.0),
+                ],
+            )
+            for number in range(1, 21)
+        ]
+        self.seen: list[events.Event] = []
+
+    async def talk(self, session: SonicSession) -> None:
+        for number in range(1, 21):
+            speaking = asyncio.create_task(_speak(session, 0.8), name="user")
+            await self._listen(session, functools.partial(_begins, number))
+            await speaking
+            if number in self.BREAKS_IN:
+                # Into the first of two sentences, long after the service has delivered both.
+                await asyncio.sleep(0.5)
+            else:
+                await self._listen(session, functools.partial(_is_heard, number))
+
+    async def _listen(self, session: SonicSession, enough: Callable[[events.Event], bool]) -> None:
+        async for event in session:
+            self.seen.append(event)
+            if enough(event):
+                return
+
+
+def _begins(turn: int, event: events.Event) -> bool:
+    return isinstance(event, events.AudioChunk) and event.turn == turn
+
+
+def _is_heard(turn: int, event: events.Event) -> bool:
+    match event:
+        case events.Transcript(role="ASSISTANT", stage="FINAL", text=text):
+            return text == f"Answer {turn} ends."
+        case _:
+            return False
+
+
+@pytest.mark.timeout(180)
+async def test_twenty_turns_with_four_interruptions(running: Running) -> None:
+    """No audio after an interruption, a true history, the service's own totals, and nothing left behind."""
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    twenty = _Twenty()
+    async with running(Scenario(turns=twenty.turns)) as service:
+        async with SonicSession(transport=service.connect) as session:
+            await twenty.talk(session)
+        twenty.seen += [event async for event in session]
+        log = service.log
+
+    counts = Counter(type(event) for event in twenty.seen)
+    assert counts[events.TurnStarted] == counts[events.TurnEnded] == 20
+    assert counts[events.Interrupted] == 4
+    assert counts[events.UnknownEvent] == 0
+    interrupted = set[int]()
+    for event in twenty.seen:
+        if isinstance(event, events.Interrupted):
+            interrupted.add(event.turn)
+        if isinstance(event, events.AudioChunk):
+            assert event.turn not in interrupted
+    assert interrupted == set(twenty.BREAKS_IN)
+
+    expected: list[Message] = []
+    for number in range(1, 21):
+        cut = number in twenty.BREAKS_IN
+        answer = f"Answer {number} begins." if cut else f"Answer {number} begins. Answer {number} ends."
+        expected.append(Message(role="USER", text=f"question {number}."))
+        expected.append(Message(role="ASSISTANT", text=answer, interrupted=cut))
+    assert list(session.history) == expected
+
+    assert session.usage == log.usage
+    assert log.outcome == "completed"
+    assert log.wrong_signatures == 0
+    assert isinstance(twenty.seen[-1], events.SessionEnded)
+    del session, service
+    gc.collect()
+    assert complaints == []
+
+
+FAULTS: list[tuple[Fault, type[TransportError]]] = [
+    (Fault("refuse", code="AccessDeniedException"), AccessDeniedError),
+    (Fault("refuse", code="ResourceNotFoundException"), ModelNotFoundError),
+    (Fault("refuse", code="ThrottlingException"), ThrottledError),
+    (Fault("refuse", code="ServiceUnavailableException"), ServiceError),
+    (Fault("refuse", code="ExpiredTokenException"), CredentialsError),
+    (Fault("exception", code="validationException", message="No.", after_audio=5), InvalidRequestError),
+    (Fault("exception", code="modelStreamErrorException", in_response=1), ServiceError),
+    (Fault("exception", code="someNewException", in_response=1), ServiceError),
+    (Fault("error", code="InternalFailure", in_response=1), ServiceError),
+    (Fault("reset", in_response=1), StreamLostError),
+    (Fault("goaway", in_response=1), StreamLostError),
+    (Fault("cut", in_response=1), StreamLostError),
+    (Fault("end", in_response=1), StreamLostError),
+]
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    FAULTS,
+    ids=lambda value: f"{value.kind}-{value.code}" if isinstance(value, Fault) else "",
+)
+async def test_whatever_goes_wrong_has_its_own_error(
+    running: Running, fault: Fault, error: type[TransportError]
+) -> None:
+    """And what was received before it can be read."""
+    scenario = Scenario(turns=[Turn(typed="*", says=[Say("A long story.", seconds=4)])], faults=[fault])
+    seen: list[events.Event] = []
+
+    async def converse() -> None:
+        async with running(scenario) as service, SonicSession(transport=service.connect) as session:
+            await session.send_text("Tell me a story.")
+            async for event in session:
+                seen.append(event)  # noqa: PERF401 - what was seen before a failure counts
+
+    with pytest.raises(error) as caught:
+        await converse()
+    assert str(caught.value)
+    if fault.in_response:
+        assert any(isinstance(event, events.AudioChunk) for event in seen)
+
+
+async def test_twenty_sessions_at_once_and_no_more(running: Running) -> None:
+    """The service allows twenty streams for an account; the next one is told so."""
+    scenario = Scenario(turns=[Turn(typed="*", says="Hello!")])
+    async with running(scenario) as service:
+        async with asyncio.TaskGroup() as tasks:
+            everybody = asyncio.Barrier(20)
+
+            async def converse() -> None:
+                patient = SonicSession(transport=service.connect, open_timeout=600, close_timeout=600)
+                async with patient as session:
+                    assert (await session.ask("Hello?", timeout=600)).text == "Hello!"
+                    if everybody.n_waiting == 19:
+                        with pytest.raises(ThrottledError):
+                            await SonicSession(transport=service.connect, open_timeout=600).__aenter__()
+                    await everybody.wait()
+
+            for _ in range(20):
+                tasks.create_task(converse())
+        assert [log.outcome for log in service.logs() if log.accepted] == ["completed"] * 20
