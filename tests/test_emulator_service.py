@@ -557,6 +557,21 @@ def test_several_calls_are_answered_in_any_order() -> None:
     assert client.texts("ASSISTANT", "FINAL") == ["A is in.", "Both are in."]
 
 
+def test_a_call_that_an_interruption_prevents_is_not_waited_for() -> None:
+    """What comes after the speech that was cut never comes; the other result is spoken about."""
+    calls = [ToolCall("a"), ToolCall("b", when="after")]
+    turn = Turn(heard="both.", calls=calls, says=[Say("One moment, please.", seconds=4.0)], then="A is in.")
+    client = Client(Scenario(turns=[turn, Turn(heard="no.")], behaviour=Behaviour(delivery=1.0))).open()
+    client.speak(1)
+    client.listen(2)
+    client.speak(1)
+    client.listen(2)
+    assert [call.tool_name for call in client.all_of(messages.ToolUse)] == ["a"]
+    answer(client, "{}")
+    client.listen(3)
+    assert client.texts("ASSISTANT", "FINAL")[-1] == "A is in."
+
+
 def test_nothing_is_said_into_the_users_speech_after_a_call() -> None:
     """The call stands; what was to be said with it is not."""
 

@@ -735,6 +735,7 @@ class BedrockConnector:
             and, with the extra `boto3`, whatever else botocore knows. Asked once for each stream.
         endpoint_url: Another endpoint than the region's own, `https://…`.
         stall_timeout: Seconds for which the service may leave unread what we send, before the stream is lost.
+            It takes 1.5 s of speech to fill its window, so a peer that vanished is missed within five.
 
     Raises:
         ConfigurationError: If an argument cannot be right.
@@ -748,7 +749,7 @@ class BedrockConnector:
         profile: str | None = None,
         credentials: CredentialsSource | None = None,
         endpoint_url: str | None = None,
-        stall_timeout: float = 5.0,
+        stall_timeout: float = 3.0,
     ) -> None:
         if not model:
             raise ConfigurationError("model is empty; it looks like 'amazon.nova-2-sonic-v1:0'")

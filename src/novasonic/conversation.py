@@ -362,7 +362,7 @@ class Conversation:
             block.role = message.role
             produced += self._place(block, message, now)
         role = block.role
-        if message.content == '{"interrupted":true}':
+        if role != "USER" and message.says_interrupted:
             return [*produced, *self._interrupted(message, now)]
         turn = self._responses
         match role:

@@ -97,6 +97,11 @@ class Mouth:
         return self._response is not None
 
     @property
+    def silent(self) -> bool:
+        """Whether a response has begun of which nothing was said yet."""
+        return self._response is not None and not self._response.segments
+
+    @property
     def audible(self) -> bool:
         """Whether something was shown of a response that a listener has not heard to its end."""
         response = self._response
@@ -134,7 +139,7 @@ class Mouth:
     def take_back(self) -> bool:
         """Drop a response of which nothing was said; whether it may be tried again, as nothing was shown."""
         response = self._response
-        if response is None or response.segments:
+        if response is None or not self.silent:
             return False
         self._drop()
         return not response.visible

@@ -152,7 +152,8 @@ class Emulator:
     @property
     def endpoint_url(self) -> str:
         """Its address, `https://127.0.0.1:…`."""
-        return f"https://{_reachable(self._address[0])}:{self.port}"
+        host = _reachable(self._address[0])
+        return f"https://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def ca_file(self) -> str:
@@ -213,10 +214,12 @@ class Emulator:
             self._server.close()
         for task in self._handshakes:
             task.cancel()
-        await asyncio.gather(*self._handshakes, return_exceptions=True)
-        await asyncio.gather(*(connection.aclose() for connection in list(self._connections)))
-        await self._speaker.aclose()
-        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+        try:
+            await asyncio.gather(*self._handshakes, return_exceptions=True)
+            await asyncio.gather(*(connection.aclose() for connection in list(self._connections)))
+            await self._speaker.aclose()
+        finally:
+            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     # --- for its connections ---
 

@@ -63,7 +63,8 @@ class _Batch:
     """The calls of one turn, which are spoken about when all results are in."""
 
     turn: Turn | None
-    left: int
+    coming: int  # calls that the response has not made yet
+    open: int = 0  # and that have no result yet
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -187,6 +188,7 @@ class Stream:
         self._jobs: list[_Job] = []
         self._typed: dict[str, str] = {}  # interactive blocks that are open, and their text
         self._results: dict[str, str] = {}  # TOOL blocks that are open, and their text
+        self._batch = _Batch(turn=None, coming=0)  # of the response that goes on
         self._calls: dict[str, tuple[ToolCall, _Batch]] = {}  # that have no result yet
 
         self._last_input = self._last_audio = self._last_speech = now
@@ -441,13 +443,13 @@ class Stream:
     def _hear_result(self, tool_use_id: str, result: str) -> None:
         self._usage.spend(self._now, text=text_tokens(result))
         call, batch = self._calls.pop(tool_use_id)
-        batch.left -= 1
+        batch.open -= 1
         facts = cast("dict[str, Any]", msgspec.json.decode(result))
         given: Mapping[str, Any] = {} if isinstance(call.arguments, str) else call.arguments
         batch.facts |= {**given, **facts}
         if call.then:
             self._do_later(filled(call.then, {**given, **facts}), "result", batch.turn)
-        if batch.left:
+        if batch.open or batch.coming:
             return
         turn = batch.turn
         if turn is not None and turn.then:
@@ -473,6 +475,8 @@ class Stream:
     def speech_found(self) -> None:
         """Somebody speaks: an answer that was not shown yet will not be."""
         self._speaking = True
+        if self._mouth.silent:
+            self._batch.coming = 0
         dropped = self._mouth.take_back()
         if self._answer is not None:
             self._answer, dropped = None, True
@@ -495,6 +499,7 @@ class Stream:
             self._outbox.say(messages.UserSpeechStart(offset_ms=window.start_ms), self._now)
         if self._mouth.audible:
             self._mouth.interrupt()
+            self._batch.coming = 0
 
     def speech_goes_on(self, seconds: float) -> None:
         """Report a piece of a long utterance."""
@@ -603,7 +608,8 @@ class Stream:
             seen()
             self._consider()
             return
-        batch = _Batch(turn=job.turn, left=sum(isinstance(step, ToolCall) for step in job.steps))
+        calls = sum(isinstance(step, ToolCall) for step in job.steps)
+        batch = self._batch = _Batch(turn=job.turn, coming=calls)
         self._mouth.speak(job.steps, seen=seen, called=lambda call, id_: self._called(call, id_, batch))
 
     def _next_job(self) -> _Job | None:
@@ -614,6 +620,8 @@ class Stream:
         return waiting[0] if waiting else None
 
     def _called(self, call: ToolCall, tool_use_id: str, batch: _Batch) -> None:
+        batch.coming -= 1
+        batch.open += 1
         self._calls[tool_use_id] = (call, batch)
         self._judge.expect_result(tool_use_id)
 

@@ -1,0 +1,221 @@
+"""A session on the real wire and a real clock, where deadlines matter, and with what the AWS SDK finds."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from novasonic.audio import load
+from novasonic.credentials import Credentials
+from novasonic.emulator import Emulator, Fault, Say, Scenario, Turn
+from novasonic.emulator.hum import hum
+from novasonic.errors import (
+    AccessDeniedError,
+    ConfigurationError,
+    ConnectError,
+    CredentialsError,
+    InvalidRequestError,
+    StreamLostError,
+)
+from novasonic.events import AudioChunk, Event
+from novasonic.messages import AudioInput
+from novasonic.session import SessionState, SonicSession
+
+load()
+
+STORY = Turn(typed="*", says=[Say("A long story.", seconds=20)])
+
+
+@pytest.fixture(autouse=True)
+def _nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever runs the tests may have an account, and none of them is to see it."""
+    for name in [*os.environ]:
+        if name.startswith("AWS_") or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+def point_at(monkeypatch: pytest.MonkeyPatch, bedrock: Emulator) -> None:
+    """Do what a user does to run a program against the emulator."""
+    for name, value in bedrock.env.items():
+        monkeypatch.setenv(name, value)
+
+
+async def read(session: SonicSession, seen: list[Event]) -> None:
+    """Read to the end, and keep what was seen before a failure."""
+    async with asyncio.timeout(30):
+        async for event in session:
+            seen.append(event)  # noqa: PERF401 - see above
+
+
+async def test_the_environment_alone_leads_to_the_emulator(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Emulator(Scenario(turns=[Turn(typed="*", says="Hello!")]), voice=hum) as bedrock:
+        point_at(monkeypatch, bedrock)
+        async with SonicSession() as session:
+            assert (await session.ask("Hello?")).text == "Hello!"
+            assert session.session_id
+        assert bedrock.sessions[0].model_id == "amazon.nova-2-sonic-v1:0"
+
+
+async def test_without_credentials_it_says_so_within_its_deadline() -> None:
+    """The SDK itself would wait for them for ever."""
+    async with asyncio.timeout(30):
+        with pytest.raises(CredentialsError, match="AWS_ACCESS_KEY_ID"):
+            await SonicSession(region="us-east-1", open_timeout=10).__aenter__()
+
+
+async def test_credentials_that_never_come_are_not_waited_for() -> None:
+    async def never() -> Credentials:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    with pytest.raises(CredentialsError, match="did not answer"):
+        await SonicSession(region="us-east-1", credentials=never, open_timeout=0.5).__aenter__()
+
+
+async def test_a_wrong_secret_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Emulator(voice=hum) as bedrock:
+        point_at(monkeypatch, bedrock)
+        wrong = Credentials(bedrock.credentials.access_key, "wrong")
+        with pytest.raises(CredentialsError, match="secret key"):
+            await SonicSession(credentials=wrong).__aenter__()
+
+
+async def test_expired_credentials_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Emulator(voice=hum) as bedrock:
+        point_at(monkeypatch, bedrock)
+        expired = Credentials(
+            bedrock.expired.access_key, bedrock.expired.secret_key, bedrock.expired.session_token
+        )
+        with pytest.raises(CredentialsError, match="expired"):
+            await SonicSession(credentials=expired).__aenter__()
+
+
+async def test_a_wrong_address_names_it() -> None:
+    """Nothing listens on port 1."""
+    session = SonicSession(
+        region="us-east-1", endpoint_url="https://localhost:1", credentials=Credentials("id", "secret")
+    )
+    with pytest.raises(ConnectError, match=r"localhost.*check the endpoint"):
+        await session.__aenter__()
+
+
+async def test_an_address_that_is_none_is_refused() -> None:
+    session = SonicSession(region="us-east-1", endpoint_url="localhost:8443")
+    with pytest.raises(ConfigurationError, match="is not an endpoint"):
+        await session.__aenter__()
+
+
+async def test_no_region_is_a_sentence_that_says_what_to_set() -> None:
+    with pytest.raises(ConfigurationError, match="AWS_REGION"):
+        await SonicSession(credentials=Credentials("id", "secret")).__aenter__()
+
+
+async def test_a_region_without_the_model_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = Scenario(
+        faults=[Fault("refuse", code="AccessDeniedException", message="no access to the model")]
+    )
+    async with Emulator(scenario, voice=hum) as bedrock:
+        point_at(monkeypatch, bedrock)
+        with pytest.raises(AccessDeniedError, match=r"amazon\.nova-2-sonic-v1:0 in us-east-1"):
+            await SonicSession().__aenter__()
+
+
+async def test_a_wrong_authority_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Emulator(voice=hum) as bedrock, Emulator(voice=hum) as other:
+        point_at(monkeypatch, bedrock)
+        monkeypatch.setenv("AWS_CA_BUNDLE", other.ca_file)
+        with pytest.raises(ConnectError, match="AWS_CA_BUNDLE"):
+            await SonicSession(open_timeout=2).__aenter__()
+
+
+async def test_a_voice_that_the_service_does_not_have_is_refused_with_the_likely_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Emulator(voice=hum) as bedrock:
+        point_at(monkeypatch, bedrock)
+        with pytest.warns(UserWarning, match="tiffany"):
+            session = SonicSession(voice="tifany")
+        with pytest.raises(InvalidRequestError, match="did you mean 'tiffany'"):
+            async with session:
+                await session.ask("Hello?")
+
+
+@pytest.mark.parametrize("kind", ["cut", "stall", "reset", "goaway", "end"])
+async def test_a_peer_that_is_gone_in_mid_sentence_is_missed(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """By the iterator, within five seconds: a player would play on, and then nothing would ever come."""
+    scenario = Scenario(turns=[STORY], faults=[Fault(kind, in_response=1)])  # type: ignore[arg-type]
+    async with Emulator(scenario, voice=hum) as bedrock:
+        point_at(monkeypatch, bedrock)
+        async with SonicSession() as session:
+            await session.send_text("Tell me a story.")
+            seen: list[Event] = []
+            with pytest.raises(StreamLostError):
+                await read(session, seen)
+            assert any(isinstance(event, AudioChunk) for event in seen)
+
+
+@pytest.mark.parametrize("kind", ["mute", "cut", "stall", "reset", "goaway", "end", "garbled", "truncated"])
+async def test_closing_ends_in_time_whatever_has_gone_wrong(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Nobody reads the session, so nobody has heard of it yet."""
+    at: dict[str, int] = {} if kind == "mute" else {"after_audio": 3}
+    scenario = Scenario(turns=[STORY], faults=[Fault(kind, **at)])  # type: ignore[arg-type]
+    async with Emulator(scenario, voice=hum) as bedrock:
+        point_at(monkeypatch, bedrock)
+        session = SonicSession(open_timeout=3, close_timeout=1)
+        if kind == "mute":
+            with pytest.raises(ConnectError, match="did not accept a stream"):
+                await session.__aenter__()
+        else:
+            heard = asyncio.Event()
+            session.on_message(lambda message, _: heard.set() if isinstance(message, AudioInput) else None)
+            await session.__aenter__()
+            await heard.wait()
+            async with asyncio.timeout(10):
+                await session.aclose()
+        assert session.state is SessionState.CLOSED
+
+
+PROGRAM = """
+import asyncio, os
+from novasonic import SonicSession, SonicError
+from novasonic.emulator import Emulator, Fault, Scenario
+
+async def main():
+    async with Emulator(Scenario(faults=[Fault({kind!r}, after_audio=3)])) as bedrock:
+        os.environ.update(bedrock.env)
+        async with SonicSession(close_timeout=1) as session:
+            try:
+                async for event in session:
+                    pass
+            except SonicError as exc:
+                print(type(exc).__name__)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [("reset", "StreamLostError"), ("stall", "StreamLostError"), ("garbled", "RemoteProtocolError")],
+)
+def test_a_program_ends_and_says_nothing_that_it_was_not_asked_for(kind: str, error: str) -> None:
+    """No thread of the SDK keeps it alive, and no task complains that nobody asked for its exception."""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM.format(kind=kind)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+    )
+    assert done.stdout.strip() == error
+    assert done.stderr == ""
