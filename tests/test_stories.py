@@ -74,6 +74,7 @@ async def over_the_wire(scenario: Scenario | None) -> AsyncIterator[Service]:
                 "amazon.nova-2-sonic-v1:0",
                 region=bedrock.region,
                 endpoint_url=bedrock.endpoint_url,
+                stall_timeout=100.0,  # five real seconds: the clock is fast, and the machine may be busy
                 credentials=Credentials(
                     access_key=bedrock.credentials.access_key,
                     secret_key=bedrock.credentials.secret_key,

@@ -223,7 +223,7 @@ class _Resampler(Protocol):
 
 
 def _resampler(source_rate: int, target_rate: int) -> _Resampler:
-    import soxr  # noqa: PLC0415 - heavy, and not needed at the right rate
+    import soxr  # pyright: ignore[reportMissingTypeStubs]  # noqa: PLC0415 - heavy, and only for other rates
 
     # HQ keeps 20 bits. From 48 to 16 kHz it holds back 21 ms; the next lower quality would, 15.
     stream = soxr.ResampleStream(source_rate, target_rate, 1, dtype="float32", quality="HQ")
