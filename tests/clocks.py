@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any
 
-_SPEED = 20.0
+_SPEED = 12.0
 _GLANCE = 0.01  # real seconds: how often a virtual clock looks whether a thread is done
 
 
@@ -62,7 +62,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class FastLoop(asyncio.SelectorEventLoop):
-    """Lets every second pass in a twentieth of one."""
+    """Lets every second pass in a twelfth of one."""
 
     def __init__(self) -> None:
         selector = _Selector()

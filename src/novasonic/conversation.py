@@ -120,7 +120,8 @@ class _Utterance:
     def typed(self, text: str) -> _Piece | None:
         """The first piece that was typed in these words and is not echoed so far."""
         waiting = (piece for piece in self.pieces if piece.typed and not piece.echoed)
-        return next((piece for piece in waiting if piece.text.strip() == text.strip()), None)
+        words = text.strip().casefold()  # the service writes what the user said without capitals
+        return next((piece for piece in waiting if piece.text.strip().casefold() == words), None)
 
 
 @dataclass(slots=True, kw_only=True)
