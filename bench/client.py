@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import uuid4
 
 import msgspec
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 if TYPE_CHECKING:
     from aws_sdk_bedrock_runtime.client import AsyncBedrockRuntimeClient

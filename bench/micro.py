@@ -85,10 +85,11 @@ class Memory:
         """End the stream."""
         self._said.put_nowait(None)
 
-    def say(self, *said: OutputMessage) -> None:
+    def say(self, *said: OutputMessage, times: int = 1) -> None:
         """Have the session receive what the service says."""
-        for message in said:
-            self._said.put_nowait(messages.encode(message))
+        for document in [messages.encode(message) for message in said]:
+            for _ in range(times):
+                self._said.put_nowait(document)
 
     async def all_taken(self) -> None:
         """Wait until the session has received all of it."""
@@ -118,7 +119,8 @@ async def interruptions() -> list[int]:
     service, took = Memory(), list[int]()
     async with SonicSession(transport=service, silence=False) as session:
         for turn in range(_INTERRUPTIONS):
-            service.say(*_planned(turn), *[_spoken(turn)] * round(_QUEUED / _CHUNK))
+            service.say(*_planned(turn))
+            service.say(_spoken(turn), times=round(_QUEUED / _CHUNK))
             await service.all_taken()
             service.say(
                 messages.OutputContentEnd(content_id=f"audio-{turn}", type="AUDIO", stop_reason="INTERRUPTED")
