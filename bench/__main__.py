@@ -52,11 +52,13 @@ _Runs = Mapping[tuple[Side, int], Result]
 def main() -> None:
     """Read the command line, measure, print."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure novasonic and the AWS SDK.")
-    parser.add_argument("--sessions", default="1,20,50,100", help="how many at once: 1,20,50,100")
+    parser.add_argument(
+        "--sessions", type=counted, default=[1, 20, 50, 100], help="how many at once, such as 1,20,50,100"
+    )
     parser.add_argument("--seconds", type=float, default=8.0, help="how long each is measured")
     parser.add_argument("--quick", action="store_true", help="only 1 and 20 sessions")
     options = parser.parse_args()
-    counts = [1, 20] if options.quick else [int(each) for each in options.sessions.split(",")]
+    counts = [1, 20] if options.quick else options.sessions
 
     print(
         f"novasonic {version('novasonic')}, and aws-sdk-bedrock-runtime {version('aws-sdk-bedrock-runtime')}"
@@ -76,6 +78,11 @@ def main() -> None:
     print_runs(runs, counts)
     print_steps(steps)
     print_targets(runs, steps)
+
+
+def counted(text: str) -> list[int]:
+    """Read numbers of sessions, separated by commas."""
+    return [int(each) for each in text.split(",")]
 
 
 # --- measuring --------------------------------------------------------------------------------------------
@@ -181,10 +188,10 @@ def target(title: str, found: str, *, reached: bool) -> None:
 
 
 def number(value: float | None) -> str:
-    """Print a number with three digits that matter."""
-    if value is None:
+    """Return a number with three digits that matter, or a dash for what was not measured."""
+    if not value:
         return "-"
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"  # noqa: PLR2004
+    return f"{value:.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f}"  # noqa: PLR2004
 
 
 if __name__ == "__main__":

@@ -54,6 +54,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(done)
         return future
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncio's
+        self._threads += 1
+        await super().shutdown_default_executor(timeout)
+        self._threads -= 1
+
     def _pass(self, timeout: float | None) -> float | None:
         if self._threads:
             return _GLANCE
