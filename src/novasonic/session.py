@@ -20,6 +20,7 @@ from uuid import uuid4
 import msgspec
 
 from novasonic import audio, events, messages, models
+from novasonic.audio import Encoding
 from novasonic.conversation import Conversation, Message, Player
 from novasonic.credentials import CredentialsSource
 from novasonic.errors import (
@@ -33,12 +34,13 @@ from novasonic.errors import (
     TransportError,
 )
 from novasonic.events import Event
+from novasonic.files import SUFFIXES
 from novasonic.inbox import Inbox
 from novasonic.messages import Endpointing, Inference, InputMessage, OutputMessage, ToolSpec
 from novasonic.models import Usage
 from novasonic.reply import Answer, Reply
 from novasonic.settings import Settings, check_text
-from novasonic.speech import Speech
+from novasonic.speech import Form, Speech
 from novasonic.stream import Stream, open_stream
 from novasonic.transport import Connector
 
@@ -371,17 +373,25 @@ class SonicSession:
 
     # --- speaking -----------------------------------------------------------------------------------------
 
-    async def send_audio(self, data: Buffer, *, sample_rate: int | None = None, channels: int = 1) -> None:
+    async def send_audio(
+        self,
+        data: Buffer,
+        *,
+        sample_rate: int | None = None,
+        channels: int = 1,
+        encoding: Encoding = "pcm16",
+    ) -> None:
         """Send a piece of the user's speech; wait while more than two seconds of it are waiting already.
 
         It goes out as it comes, not at speaking speed: this is for live audio, and `play_file` for
         recordings. Cancelling is safe: what was not taken yet is dropped, and no frame is cut.
 
         Args:
-            data: Of any length: bytes of 16-bit little-endian samples, or an array of int16, or of floats
-                between -1 and 1, of the shape (samples,) or (samples, channels).
+            data: Of any length: bytes of 16-bit little-endian samples or of G.711; or an array of int16,
+                int32, or floats between -1 and 1, of the shape (samples,) or (samples, channels).
             sample_rate: In Hz, 8,000 to 192,000; by default `input_rate`.
             channels: How many are interleaved; they are mixed into one.
+            encoding: What bytes mean: "pcm16", or "mulaw" or "alaw" for those of a telephone line.
 
         Raises:
             ConfigurationError: If `data` cannot be audio. Nothing of it is sent.
@@ -389,9 +399,16 @@ class SonicSession:
             TransportError: If it has failed.
         """
         _, speech = self._opened()
-        await speech.send(data, sample_rate, channels)
+        await speech.send(data, sample_rate=sample_rate, channels=channels, encoding=encoding)
 
-    def feed_audio(self, data: Buffer, *, sample_rate: int | None = None, channels: int = 1) -> None:
+    def feed_audio(
+        self,
+        data: Buffer,
+        *,
+        sample_rate: int | None = None,
+        channels: int = 1,
+        encoding: Encoding = "pcm16",
+    ) -> None:
         """Do as `send_audio`, but from any thread and without waiting, as a sound card's callback must.
 
         Beyond two seconds that wait to be sent, the oldest are dropped, and `stats.audio_dropped` counts
@@ -403,14 +420,14 @@ class SonicSession:
         """
         if self._loop is None:
             raise LocalProtocolError("the session is not open yet; use it inside its `async with`")
-        piece = audio.kept(data)
+        piece, form = audio.kept(data), Form(sample_rate=sample_rate, channels=channels, encoding=encoding)
         with contextlib.suppress(RuntimeError):  # the loop is closed: the session ended long ago
-            self._loop.call_soon_threadsafe(self._take_in, piece, sample_rate, channels)
+            self._loop.call_soon_threadsafe(self._take_in, piece, form)
 
-    def _take_in(self, data: Buffer, sample_rate: int | None, channels: int) -> None:
+    def _take_in(self, data: Buffer, form: Form) -> None:
         if self._state is SessionState.OPEN and self._speech is not None:
             try:
-                self._speech.send_over(data, sample_rate, channels)
+                self._speech.send_over(data, **form)
             except ConfigurationError as exc:
                 self._fail(exc)
 
@@ -460,7 +477,12 @@ class SonicSession:
         await stream.say(messages.tool_block(text, prompt_name=stream.prompt_name, tool_use_id=id_))
 
     def listen_to(
-        self, source: AsyncIterable[Buffer], *, sample_rate: int | None = None, channels: int = 1
+        self,
+        source: AsyncIterable[Buffer],
+        *,
+        sample_rate: int | None = None,
+        channels: int = 1,
+        encoding: Encoding = "pcm16",
     ) -> asyncio.Task[None]:
         """Make a microphone, a socket or whatever yields audio the user's voice.
 
@@ -471,12 +493,14 @@ class SonicSession:
             source: Yields pieces of audio as `send_audio` takes them.
             sample_rate: As for `send_audio`.
             channels: As for `send_audio`.
+            encoding: As for `send_audio`.
 
         Raises:
             LocalProtocolError: If the session is not open.
         """
         _, speech = self._opened()
-        return self._spawn(speech.relay(source, sample_rate, channels), "novasonic-source")
+        relay = speech.relay(source, sample_rate=sample_rate, channels=channels, encoding=encoding)
+        return self._spawn(relay, "novasonic-source")
 
     async def play_file(self, path: str | os.PathLike[str]) -> None:
         """Send a recording as the user's voice, at speaking speed, and return once all of it was sent.
@@ -484,10 +508,11 @@ class SonicSession:
         Cancelling is safe: the rest is not sent.
 
         Args:
-            path: A WAV file of 16-bit samples, of any rate from 8,000 to 192,000 Hz.
+            path: A WAV file of any rate from 8,000 to 192,000 Hz; or FLAC, Ogg, MP3 or AIFF, if
+                `novasonic[files]` is installed.
 
         Raises:
-            ConfigurationError: If it is missing, empty, cut off, or no such WAV. Nothing is sent then.
+            ConfigurationError: If it is missing, empty, cut off, or not to be read. Nothing is sent then.
             LocalProtocolError: If the session is not open.
             TransportError: If it has failed.
         """
@@ -536,8 +561,8 @@ class SonicSession:
         Other events of the turn are passed over. Cancelling is safe: the conversation goes on.
 
         Args:
-            prompt: What the user types; or a WAV file (a path, or a text that ends in ".wav"); or audio at
-                `input_rate`, in any form that `send_audio` takes.
+            prompt: What the user types; or a recording (a path, or a text that ends as those of recordings
+                do, such as in ".wav"); or audio at `input_rate`, in any form that `send_audio` takes.
             timeout: Seconds to wait for the answer, once all of the prompt was sent.
 
         Raises:
@@ -568,7 +593,7 @@ class SonicSession:
             return answer.reply()
 
     async def _say(self, prompt: str | os.PathLike[str] | Buffer) -> None:
-        if isinstance(prompt, str) and not prompt.lower().endswith(".wav"):
+        if isinstance(prompt, str) and not prompt.lower().endswith(SUFFIXES):
             await self.send_text(prompt)
         elif isinstance(prompt, str | os.PathLike):
             await self.play_file(prompt)
@@ -688,8 +713,8 @@ async def ask(
     """Open a session, say one thing, and return the answer in full.
 
     Args:
-        prompt: What the user types; or a WAV file (a path, or a text that ends in ".wav"); or audio at
-            `input_rate`, in any form that `SonicSession.send_audio` takes.
+        prompt: What the user types; or a recording (a path, or a text that ends as those of recordings do,
+            such as in ".wav"); or audio at `input_rate`, in any form that `SonicSession.send_audio` takes.
         timeout: Seconds to wait for the answer, once all of the prompt was sent.
         options: The settings of a `SonicSession`.
 

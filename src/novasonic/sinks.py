@@ -1,0 +1,1 @@
+"""Where a player's speech goes, other than to a device."""
