@@ -7,11 +7,14 @@ files and sockets are thin layers around its `read`.
 
 import threading
 from collections import deque
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from novasonic.audio import AudioFormat, Resampler
 from novasonic.errors import ConfigurationError
 from novasonic.events import AudioChunk, Event, Interrupted, ToolCall, TurnEnded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Player"]
 
@@ -39,6 +42,8 @@ class Player:
 
     Attributes:
         sample_rate: Of what is read, in Hz.
+        on_read: Called with what each read returns, and whether it is nothing but silence, in the thread that
+            reads; it must be quick. None for nobody. A session that records the conversation listens here.
 
     Raises:
         ConfigurationError: If one of them is out of its range.
@@ -50,6 +55,7 @@ class Player:
             raise ConfigurationError(
                 f"prebuffer is {prebuffer!r}, but must be 0 to {_LONGEST_PREBUFFER:g} seconds"
             )
+        self.on_read: Callable[[bytes, bool], None] | None = None
         self._prebuffer = round(prebuffer * self.sample_rate)
         self._lock = threading.Lock()
         self._queue = deque[tuple[int, memoryview]]()  # turn and samples, in the order of playing
@@ -161,27 +167,35 @@ class Player:
         Where there is no speech there is silence. It never waits.
         """
         with self._lock:
-            if self._waits(samples):
-                return bytes(_WIDTH * samples)
-            if self._queued < samples:
-                self._flush()
-            out, missing = bytearray(), samples
-            while missing and self._queue:
-                turn, pcm = self._queue[0]
-                part = pcm[: _WIDTH * missing]
-                out += part
-                if len(part) < len(pcm):
-                    self._queue[0] = (turn, pcm[len(part) :])
-                else:
-                    self._queue.popleft()
-                taken = len(part) // _WIDTH
-                self._read[turn] += taken
-                self._queued -= taken
-                missing -= taken
-            if missing:
-                self._dry = self._holding = True
-                self._held = 0
-            return bytes(out).ljust(_WIDTH * samples, b"\0")
+            speech = self._take(samples)
+        pcm = speech.ljust(_WIDTH * samples, b"\0")
+        if self.on_read is not None:
+            self.on_read(pcm, not speech)
+        return pcm
+
+    def _take(self, samples: int) -> bytes:
+        """Take out the speech that there is, at most so many samples."""
+        if self._waits(samples):
+            return b""
+        if self._queued < samples:
+            self._flush()
+        out, missing = bytearray(), samples
+        while missing and self._queue:
+            turn, pcm = self._queue[0]
+            part = pcm[: _WIDTH * missing]
+            out += part
+            if len(part) < len(pcm):
+                self._queue[0] = (turn, pcm[len(part) :])
+            else:
+                self._queue.popleft()
+            taken = len(part) // _WIDTH
+            self._read[turn] += taken
+            self._queued -= taken
+            missing -= taken
+        if missing:
+            self._dry = self._holding = True
+            self._held = 0
+        return bytes(out)
 
     def _waits(self, samples: int) -> bool:
         """Whether it is too early to begin with what is there."""

@@ -19,7 +19,7 @@ from uuid import uuid4
 
 import msgspec
 
-from novasonic import audio, events, messages, models
+from novasonic import audio, events, messages, models, playback
 from novasonic.audio import Encoding
 from novasonic.conversation import Conversation, Message, Player
 from novasonic.credentials import CredentialsSource
@@ -38,6 +38,7 @@ from novasonic.files import SUFFIXES
 from novasonic.inbox import Inbox
 from novasonic.messages import Endpointing, Inference, InputMessage, OutputMessage, ToolSpec
 from novasonic.models import Usage
+from novasonic.recorder import Recorder
 from novasonic.reply import Answer, Reply
 from novasonic.settings import Settings, check_text
 from novasonic.speech import Form, Speech
@@ -127,6 +128,10 @@ class SonicSession:
         endpoint_url: Where the service is, if not where AWS says.
         silence: Whether silence is sent while the program sends nothing. The service finds the end of what
             the user says in the audio itself, and drops a session that goes quiet.
+        record_audio: A WAV file into which the conversation is recorded while it goes on: the user on the
+            left, the assistant on the right, as they were heard. With a `novasonic.playback.Player` (see
+            `played_by`), the assistant is what that has played; without one, what would have been heard if
+            each response was played at once, and cut where the user broke in.
         open_timeout: Seconds within which the session opens, or raises.
         close_timeout: Seconds within which it closes.
         transport: Another way to the service than AWS, such as a fake for tests.
@@ -154,6 +159,7 @@ class SonicSession:
         credentials: CredentialsSource | None = None,
         endpoint_url: str | None = None,
         silence: bool = True,
+        record_audio: str | os.PathLike[str] | None = None,
         open_timeout: float = 10.0,
         close_timeout: float = 5.0,
         transport: Connector | None = None,
@@ -171,6 +177,7 @@ class SonicSession:
             output_rate=output_rate,
             chunk_samples=chunk_samples,
             silence=silence,
+            record_audio=record_audio,
             open_timeout=open_timeout,
             close_timeout=close_timeout,
         )
@@ -203,6 +210,7 @@ class SonicSession:
         self._inbox: Inbox | None = None
         self._stream: Stream | None = None
         self._speech: Speech | None = None
+        self._recorder: Recorder | None = None
 
     # --- what is known ------------------------------------------------------------------------------------
 
@@ -253,8 +261,16 @@ class SonicSession:
         self._listeners.append(callback)
 
     def played_by(self, player: Player) -> None:
-        """Let `player` tell how much of the model's speech was heard, when the user breaks in."""
+        """Let `player` tell how much of the model's speech was heard, and when.
+
+        `Interrupted.heard`, `Latency.heard` and the history then know it. A recording takes the assistant's
+        voice from it, if it is a `novasonic.playback.Player` or a `novasonic.devices.Speaker`.
+        """
+        inner: object = getattr(player, "player", None)  # a loudspeaker's own
+        player = inner if isinstance(inner, playback.Player) else player
         self._conversation.player = player
+        if self._recorder is not None and isinstance(player, playback.Player):
+            self._recorder.follow(player)
 
     # --- opening and closing ------------------------------------------------------------------------------
 
@@ -273,6 +289,8 @@ class SonicSession:
             await self._open()
         except BaseException:
             self._state = SessionState.CLOSED
+            if self._recorder is not None:
+                await self._recorder.aclose()
             raise
         self._state = SessionState.OPEN
         return self
@@ -282,6 +300,9 @@ class SonicSession:
         self._loop = asyncio.get_running_loop()
         self._inbox = inbox = Inbox()
         deadline = self._loop.time() + settings.open_timeout
+        if settings.record_audio is not None:
+            self._recorder = Recorder(settings.record_audio, sample_rate=settings.output_rate)
+            await self._recorder.open()
         # In a thread: loading the SDK takes half a second, in which nobody's audio would flow.
         connect = await asyncio.to_thread(self._load)
         try:
@@ -301,6 +322,10 @@ class SonicSession:
             events.SessionStarted(model=settings.model.id, voice=settings.voice, request_id=stream.request_id)
         )
         self._stream = stream
+        if self._recorder is not None:
+            self._recorder.start()
+            if isinstance(self._conversation.player, playback.Player):
+                self._recorder.follow(self._conversation.player)
         self._speech = Speech(stream, sample_rate=settings.input_rate, chunk_samples=settings.chunk_samples)
         if settings.silence:
             self._spawn(self._speech.keep_silence(), "novasonic-silence")
@@ -369,6 +394,8 @@ class SonicSession:
             await stream.wait_ended(patience - min(_GIVING_UP, patience / 2))
         inbox.close()  # if the service has not ended by now, all that can come has come
         await stream.aclose()
+        if self._recorder is not None:
+            await self._recorder.aclose()
         self._state = SessionState.CLOSED
 
     # --- speaking -----------------------------------------------------------------------------------------
@@ -481,7 +508,7 @@ class SonicSession:
         source: AsyncIterable[Buffer],
         *,
         sample_rate: int | None = None,
-        channels: int = 1,
+        channels: int | None = None,
         encoding: Encoding = "pcm16",
     ) -> asyncio.Task[None]:
         """Make a microphone, a socket or whatever yields audio the user's voice.
@@ -491,15 +518,19 @@ class SonicSession:
 
         Args:
             source: Yields pieces of audio as `send_audio` takes them.
-            sample_rate: As for `send_audio`.
-            channels: As for `send_audio`.
+            sample_rate: As for `send_audio`; by default what the source itself has as its `sample_rate`,
+                as a `devices.Microphone` does.
+            channels: As for `send_audio`; by default the source's own `channels`.
             encoding: As for `send_audio`.
 
         Raises:
             LocalProtocolError: If the session is not open.
         """
         _, speech = self._opened()
-        relay = speech.relay(source, sample_rate=sample_rate, channels=channels, encoding=encoding)
+        if sample_rate is None:
+            sample_rate = getattr(source, "sample_rate", None)
+        own_channels: int = getattr(source, "channels", 1) if channels is None else channels
+        relay = speech.relay(source, sample_rate=sample_rate, channels=own_channels, encoding=encoding)
         return self._spawn(relay, "novasonic-source")
 
     async def play_file(self, path: str | os.PathLike[str]) -> None:
@@ -606,6 +637,8 @@ class SonicSession:
     def _sent(self, message: InputMessage) -> None:
         now = asyncio.get_running_loop().time()
         self._conversation.sent(message, now)
+        if self._recorder is not None and isinstance(message, messages.AudioInput):
+            self._recorder.sent(message.content, self._settings.input_rate)
         self._tell(message, now)
 
     async def _received(self, message: OutputMessage) -> None:
@@ -621,6 +654,8 @@ class SonicSession:
                 self._received_seconds += event.duration
             elif isinstance(event, events.ToolCall):
                 self._calls.add(event.id)
+            if self._recorder is not None:
+                self._recorder.happened(event)
             inbox.put(event)
         await inbox.room()
 
@@ -699,6 +734,7 @@ class SessionOptions(TypedDict, total=False):
     credentials: CredentialsSource | None
     endpoint_url: str | None
     silence: bool
+    record_audio: str | os.PathLike[str] | None
     open_timeout: float
     close_timeout: float
     transport: Connector | None
