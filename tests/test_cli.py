@@ -157,7 +157,10 @@ def test_an_unknown_voice_passes_with_a_warning(tmp_path: Path, bedrock: dict[st
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
 def test_an_example_runs_as_shown(example: Path, tmp_path: Path, bedrock: dict[str, str]) -> None:
     """Whoever copies a program from examples/ gets one that has just run."""
-    arguments = {"ask.py": [str(QUESTION), "answer.wav"]}.get(example.name, [])
+    arguments = {
+        "ask.py": [str(QUESTION), "answer.wav"],
+        "wav_to_wav.py": ["conversation.wav", str(QUESTION)],
+    }.get(example.name, [])
     subprocess.run(
         [sys.executable, "-W", "error", example, *arguments],
         cwd=tmp_path,
@@ -167,6 +170,10 @@ def test_an_example_runs_as_shown(example: Path, tmp_path: Path, bedrock: dict[s
     )
     if example.name == "hello.py":
         assert read_wav(tmp_path / "hello.wav")[0]
+    if example.name == "wav_to_wav.py":
+        both, form = read_wav(tmp_path / "conversation.wav")
+        left, right = both[1::4], both[3::4]
+        assert (form.channels, max(left) > 10, max(right) > 10) == (2, True, True)
 
 
 @pytest.mark.parametrize(
