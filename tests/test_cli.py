@@ -97,11 +97,12 @@ def test_a_typed_question_is_answered_by_an_emulator_of_its_own(tmp_path: Path) 
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs the project's shared recordings of real speech")
-def test_real_speech_is_heard_at_its_true_length(tmp_path: Path) -> None:
-    done = run("ask", SHARED / "audio" / "jfk-16k.wav", "--emulator", "--out", "a.wav", cwd=tmp_path)
+@pytest.mark.parametrize(("name", "seconds"), [("jfk-16k.wav", 11.0), ("jfk-48k-stereo.wav", 2.1)])
+def test_real_speech_is_heard_at_its_true_length(tmp_path: Path, name: str, seconds: float) -> None:
+    done = run("ask", SHARED / "audio" / name, "--emulator", "--out", "a.wav", cwd=tmp_path)
     heard = re.search(r"nova: I heard (\d+\.\d) seconds", done.stdout)
     assert heard
-    assert float(heard[1]) == pytest.approx(11.0, abs=0.3)
+    assert float(heard[1]) == pytest.approx(seconds, abs=0.3)
     assert (tmp_path / "a.wav").exists()
 
 

@@ -272,6 +272,44 @@ class TestSession:
             await asyncio.sleep(1.0)
         assert runs((await recorded(tmp_path / "call.wav"))[1]) == [(0.0, 0.5, 4)]
 
+    async def test_a_player_that_comes_later_takes_over(self, tmp_path: Path) -> None:
+        """And so does another one: what was not read is not heard."""
+        service, path = FakeService(), tmp_path / "call.wav"
+        async with SonicSession(transport=service, record_audio=path) as session:
+            service.say(*said("a", 4.0, 5))
+            await read_until(session, events.AudioChunk)
+            await asyncio.sleep(1.0)
+            first, second = Player(), Player(48_000)
+            for player in (first, first, second):
+                session.played_by(player)
+            assert first.on_read is None
+            await asyncio.sleep(1.0)
+            second.play(chunk(0.5, value=4))
+            second.read(24_000)
+            await asyncio.sleep(1.0)
+        _, right = await recorded(path)
+        loud = np.flatnonzero(right) / RATE
+        assert runs(right)[0] == (0.0, 1.0, 5)
+        assert loud[loud > 1.0][0] == pytest.approx(2.0, abs=0.01)
+        assert loud[-1] == pytest.approx(2.5, abs=0.01)
+
+    async def test_an_answer_is_recorded_to_its_end_although_the_session_ends(self, tmp_path: Path) -> None:
+        """Whoever asks one question and closes wants the answer, which would play on for seconds."""
+        service, path = MemoryConnector(), tmp_path / "call.wav"
+        async with SonicSession(transport=service, record_audio=path) as session:
+            reply = await session.ask("Hello?")
+        _, right = await recorded(path)
+        spoken = np.frombuffer(reply.audio, "<i2")
+        start = len(right) - len(spoken)
+        assert right[start:].tolist() == spoken.tolist()
+        assert not right[:start].any()
+
+    async def test_the_recording_has_the_higher_of_the_two_rates(self, tmp_path: Path) -> None:
+        path = tmp_path / "call.wav"
+        async with SonicSession(transport=FakeService(), record_audio=path, output_rate=8_000):
+            await asyncio.sleep(1.0)
+        assert (await asyncio.to_thread(audio.read_wav, path))[1] == audio.AudioFormat(16_000, 2)
+
     async def test_the_latency_knows_when_the_answer_was_heard(self) -> None:
         service, player = FakeService(), Player(prebuffer=0)
         async with SonicSession(transport=service) as session:

@@ -231,6 +231,12 @@ class Recorder:
 
     def follow(self, player: Player) -> None:
         """Take the assistant's voice from what a player reads, and no longer from what comes."""
+        if player is self._player:
+            return
+        if self._player is None:
+            self._timeline.interrupted(self._loop.time())
+        else:
+            self._player.on_read = None
         self._player = player
         player.on_read = self._read
 

@@ -301,7 +301,8 @@ class SonicSession:
         self._inbox = inbox = Inbox()
         deadline = self._loop.time() + settings.open_timeout
         if settings.record_audio is not None:
-            self._recorder = Recorder(settings.record_audio, sample_rate=settings.output_rate)
+            rate = max(settings.input_rate, settings.output_rate)
+            self._recorder = Recorder(settings.record_audio, sample_rate=rate)
             await self._recorder.open()
         # In a thread: loading the SDK takes half a second, in which nobody's audio would flow.
         connect = await asyncio.to_thread(self._load)
