@@ -853,6 +853,16 @@ class TestFiles:
         assert len(pcm) / reader.format.bytes_per_second == pytest.approx(1.0, abs=0.05)
         assert np.abs(values(pcm).reshape(-1, 2) - decoded.clip(-1, 1) * 32768).max() <= 1
 
+    @pytest.mark.parametrize("kind", [{"format": "RF64"}, {"format": "WAV", "endian": "BIG"}])
+    def test_rare_kinds_of_wav_files_are_left_to_soundfile(
+        self, tmp_path: Path, kind: dict[str, str]
+    ) -> None:
+        sound = tone(16_000, 0.1)
+        soundfile.write(tmp_path / "sound.wav", sound, 16_000, subtype="PCM_16", **kind)
+        reader = open_audio(tmp_path / "sound.wav")
+        assert reader.read(10_000) == sound.tobytes()
+        reader.close()
+
     def test_a_wav_file_needs_no_soundfile(self, tmp_path: Path) -> None:
         write_wav(tmp_path / "sound.wav", bytes(100), 16_000)
         reader = open_audio(str(tmp_path / "sound.wav"))

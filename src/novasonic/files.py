@@ -14,7 +14,16 @@ SUFFIXES: Final = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".a
 """How the names of files end that are taken for recordings, where a text might be meant as well."""
 
 # What libsndfile reads, of what can be told by the first bytes; by others, such as MP4, it is defeated.
-_READ: Final = {"an MP3 file", "an Ogg file", "a FLAC file", "an AIFF file", "a 64-bit WAV file"}
+_READ: Final = frozenset(
+    (
+        "an MP3 file",
+        "an Ogg file",
+        "a FLAC file",
+        "an AIFF file",
+        "a 64-bit WAV file",
+        "a big-endian WAV file",
+    )
+)
 
 
 class AudioReader(Protocol):
