@@ -97,11 +97,12 @@ def test_a_typed_question_is_answered_by_an_emulator_of_its_own(tmp_path: Path) 
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs the project's shared recordings of real speech")
-def test_real_speech_is_heard_at_its_true_length(tmp_path: Path) -> None:
-    done = run("ask", SHARED / "audio" / "jfk-16k.wav", "--emulator", "--out", "a.wav", cwd=tmp_path)
+@pytest.mark.parametrize(("name", "seconds"), [("jfk-16k.wav", 11.0), ("jfk-48k-stereo.wav", 2.1)])
+def test_real_speech_is_heard_at_its_true_length(tmp_path: Path, name: str, seconds: float) -> None:
+    done = run("ask", SHARED / "audio" / name, "--emulator", "--out", "a.wav", cwd=tmp_path)
     heard = re.search(r"nova: I heard (\d+\.\d) seconds", done.stdout)
     assert heard
-    assert float(heard[1]) == pytest.approx(11.0, abs=0.3)
+    assert float(heard[1]) == pytest.approx(seconds, abs=0.3)
     assert (tmp_path / "a.wav").exists()
 
 
@@ -157,7 +158,10 @@ def test_an_unknown_voice_passes_with_a_warning(tmp_path: Path, bedrock: dict[st
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
 def test_an_example_runs_as_shown(example: Path, tmp_path: Path, bedrock: dict[str, str]) -> None:
     """Whoever copies a program from examples/ gets one that has just run."""
-    arguments = {"ask.py": [str(QUESTION), "answer.wav"]}.get(example.name, [])
+    arguments = {
+        "ask.py": [str(QUESTION), "answer.wav"],
+        "wav_to_wav.py": ["conversation.wav", str(QUESTION)],
+    }.get(example.name, [])
     subprocess.run(
         [sys.executable, "-W", "error", example, *arguments],
         cwd=tmp_path,
@@ -167,6 +171,10 @@ def test_an_example_runs_as_shown(example: Path, tmp_path: Path, bedrock: dict[s
     )
     if example.name == "hello.py":
         assert read_wav(tmp_path / "hello.wav")[0]
+    if example.name == "wav_to_wav.py":
+        both, form = read_wav(tmp_path / "conversation.wav")
+        left, right = both[1::4], both[3::4]
+        assert (form.channels, max(left) > 10, max(right) > 10) == (2, True, True)
 
 
 @pytest.mark.parametrize(

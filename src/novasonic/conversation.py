@@ -73,6 +73,7 @@ class _Response:
     segments: list[_Segment] = field(default_factory=list[_Segment])
     text_at: float | None = None
     audio_at: float | None = None
+    heard_at: float | None = None
     calling: bool = False  # the latest that came of it was a tool call
     ended: bool = False
     played: bool = False  # to its end, as one can tell from what followed
@@ -82,7 +83,9 @@ class _Response:
     @property
     def latency(self) -> Latency:
         return Latency(
-            text=_seconds(self.asked_at, self.text_at), audio=_seconds(self.asked_at, self.audio_at)
+            text=_seconds(self.asked_at, self.text_at),
+            audio=_seconds(self.asked_at, self.audio_at),
+            heard=_seconds(self.asked_at, self.heard_at),
         )
 
     @property
@@ -310,6 +313,8 @@ class Conversation:
                 return []
             case "AUDIO", reason:
                 response = block.response if block else self._response
+                if response is not None:
+                    self._look_at_player(response, now)
                 return self._ended(response, reason, message)
             case _:
                 return []
@@ -358,11 +363,18 @@ class Conversation:
             )
         ]
 
+    def _look_at_player(self, response: _Response, now: float) -> None:
+        """Take note of when a response began to be heard; chunks come often enough to tell."""
+        if self.player is not None and response.heard_at is None:
+            heard = self.player.heard(response.turn)
+            response.heard_at = now - heard if heard else None
+
     def _interrupted(self, message: OutputMessage, now: float) -> list[Event]:
         """The user broke in. The service says so in two ways, a text and a stop reason: one is enough."""
         response = self._response
         if response is None or response.interrupted:
             return []
+        self._look_at_player(response, now)
         self._cut = response.turn
         playing = [each for each in self._unsettled if each is not response and not each.played]
         for each in (*playing, response):  # one may still play while the next is being generated
@@ -487,6 +499,7 @@ class Conversation:
             return started
         if response.audio_at is None:
             response.audio_at = now
+        self._look_at_player(response, now)
         if block.segment is not None:
             block.segment.seconds += len(pcm) / 2 / block.sample_rate
         chunk = events.AudioChunk(

@@ -32,11 +32,13 @@ class Latency:
 
     Attributes:
         text: From the end of what the user said to the first text that the model plans to say.
-        audio: From there to the first sound of it.
+        audio: From there to the first sound of it, as it came.
+        heard: From there to the first sound of it that was played, if a player tells.
     """
 
     text: float | None = None
     audio: float | None = None
+    heard: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

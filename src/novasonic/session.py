@@ -19,7 +19,8 @@ from uuid import uuid4
 
 import msgspec
 
-from novasonic import audio, events, messages, models
+from novasonic import audio, events, messages, models, playback
+from novasonic.audio import Encoding
 from novasonic.conversation import Conversation, Message, Player
 from novasonic.credentials import CredentialsSource
 from novasonic.errors import (
@@ -33,12 +34,14 @@ from novasonic.errors import (
     TransportError,
 )
 from novasonic.events import Event
+from novasonic.files import SUFFIXES
 from novasonic.inbox import Inbox
 from novasonic.messages import Endpointing, Inference, InputMessage, OutputMessage, ToolSpec
 from novasonic.models import Usage
+from novasonic.recorder import Recorder
 from novasonic.reply import Answer, Reply
 from novasonic.settings import Settings, check_text
-from novasonic.speech import Speech
+from novasonic.speech import Form, Speech
 from novasonic.stream import Stream, open_stream
 from novasonic.transport import Connector
 
@@ -125,6 +128,10 @@ class SonicSession:
         endpoint_url: Where the service is, if not where AWS says.
         silence: Whether silence is sent while the program sends nothing. The service finds the end of what
             the user says in the audio itself, and drops a session that goes quiet.
+        record_audio: A WAV file into which the conversation is recorded while it goes on: the user on the
+            left, the assistant on the right, as they were heard. With a `novasonic.playback.Player` (see
+            `played_by`), the assistant is what that has played; without one, what would have been heard if
+            each response was played at once, and cut where the user broke in.
         open_timeout: Seconds within which the session opens, or raises.
         close_timeout: Seconds within which it closes.
         transport: Another way to the service than AWS, such as a fake for tests.
@@ -152,6 +159,7 @@ class SonicSession:
         credentials: CredentialsSource | None = None,
         endpoint_url: str | None = None,
         silence: bool = True,
+        record_audio: str | os.PathLike[str] | None = None,
         open_timeout: float = 10.0,
         close_timeout: float = 5.0,
         transport: Connector | None = None,
@@ -169,6 +177,7 @@ class SonicSession:
             output_rate=output_rate,
             chunk_samples=chunk_samples,
             silence=silence,
+            record_audio=record_audio,
             open_timeout=open_timeout,
             close_timeout=close_timeout,
         )
@@ -201,6 +210,7 @@ class SonicSession:
         self._inbox: Inbox | None = None
         self._stream: Stream | None = None
         self._speech: Speech | None = None
+        self._recorder: Recorder | None = None
 
     # --- what is known ------------------------------------------------------------------------------------
 
@@ -251,8 +261,16 @@ class SonicSession:
         self._listeners.append(callback)
 
     def played_by(self, player: Player) -> None:
-        """Let `player` tell how much of the model's speech was heard, when the user breaks in."""
+        """Let `player` tell how much of the model's speech was heard, and when.
+
+        `Interrupted.heard`, `Latency.heard` and the history then know it. A recording takes the assistant's
+        voice from it, if it is a `novasonic.playback.Player` or a `novasonic.devices.Speaker`.
+        """
+        inner: object = getattr(player, "player", None)  # a loudspeaker's own
+        player = inner if isinstance(inner, playback.Player) else player
         self._conversation.player = player
+        if self._recorder is not None and isinstance(player, playback.Player):
+            self._recorder.follow(player)
 
     # --- opening and closing ------------------------------------------------------------------------------
 
@@ -271,6 +289,8 @@ class SonicSession:
             await self._open()
         except BaseException:
             self._state = SessionState.CLOSED
+            if self._recorder is not None:
+                await self._recorder.aclose()
             raise
         self._state = SessionState.OPEN
         return self
@@ -280,6 +300,10 @@ class SonicSession:
         self._loop = asyncio.get_running_loop()
         self._inbox = inbox = Inbox()
         deadline = self._loop.time() + settings.open_timeout
+        if settings.record_audio is not None:
+            rate = max(settings.input_rate, settings.output_rate)
+            self._recorder = Recorder(settings.record_audio, sample_rate=rate)
+            await self._recorder.open()
         # In a thread: loading the SDK takes half a second, in which nobody's audio would flow.
         connect = await asyncio.to_thread(self._load)
         try:
@@ -299,6 +323,10 @@ class SonicSession:
             events.SessionStarted(model=settings.model.id, voice=settings.voice, request_id=stream.request_id)
         )
         self._stream = stream
+        if self._recorder is not None:
+            self._recorder.start()
+            if isinstance(self._conversation.player, playback.Player):
+                self._recorder.follow(self._conversation.player)
         self._speech = Speech(stream, sample_rate=settings.input_rate, chunk_samples=settings.chunk_samples)
         if settings.silence:
             self._spawn(self._speech.keep_silence(), "novasonic-silence")
@@ -367,21 +395,31 @@ class SonicSession:
             await stream.wait_ended(patience - min(_GIVING_UP, patience / 2))
         inbox.close()  # if the service has not ended by now, all that can come has come
         await stream.aclose()
+        if self._recorder is not None:
+            await self._recorder.aclose()
         self._state = SessionState.CLOSED
 
     # --- speaking -----------------------------------------------------------------------------------------
 
-    async def send_audio(self, data: Buffer, *, sample_rate: int | None = None, channels: int = 1) -> None:
+    async def send_audio(
+        self,
+        data: Buffer,
+        *,
+        sample_rate: int | None = None,
+        channels: int = 1,
+        encoding: Encoding = "pcm16",
+    ) -> None:
         """Send a piece of the user's speech; wait while more than two seconds of it are waiting already.
 
         It goes out as it comes, not at speaking speed: this is for live audio, and `play_file` for
         recordings. Cancelling is safe: what was not taken yet is dropped, and no frame is cut.
 
         Args:
-            data: Of any length: bytes of 16-bit little-endian samples, or an array of int16, or of floats
-                between -1 and 1, of the shape (samples,) or (samples, channels).
+            data: Of any length: bytes of 16-bit little-endian samples or of G.711; or an array of int16,
+                int32, or floats between -1 and 1, of the shape (samples,) or (samples, channels).
             sample_rate: In Hz, 8,000 to 192,000; by default `input_rate`.
             channels: How many are interleaved; they are mixed into one.
+            encoding: What bytes mean: "pcm16", or "mulaw" or "alaw" for those of a telephone line.
 
         Raises:
             ConfigurationError: If `data` cannot be audio. Nothing of it is sent.
@@ -389,9 +427,16 @@ class SonicSession:
             TransportError: If it has failed.
         """
         _, speech = self._opened()
-        await speech.send(data, sample_rate, channels)
+        await speech.send(data, sample_rate=sample_rate, channels=channels, encoding=encoding)
 
-    def feed_audio(self, data: Buffer, *, sample_rate: int | None = None, channels: int = 1) -> None:
+    def feed_audio(
+        self,
+        data: Buffer,
+        *,
+        sample_rate: int | None = None,
+        channels: int = 1,
+        encoding: Encoding = "pcm16",
+    ) -> None:
         """Do as `send_audio`, but from any thread and without waiting, as a sound card's callback must.
 
         Beyond two seconds that wait to be sent, the oldest are dropped, and `stats.audio_dropped` counts
@@ -403,14 +448,14 @@ class SonicSession:
         """
         if self._loop is None:
             raise LocalProtocolError("the session is not open yet; use it inside its `async with`")
-        piece = audio.kept(data)
+        piece, form = audio.kept(data), Form(sample_rate=sample_rate, channels=channels, encoding=encoding)
         with contextlib.suppress(RuntimeError):  # the loop is closed: the session ended long ago
-            self._loop.call_soon_threadsafe(self._take_in, piece, sample_rate, channels)
+            self._loop.call_soon_threadsafe(self._take_in, piece, form)
 
-    def _take_in(self, data: Buffer, sample_rate: int | None, channels: int) -> None:
+    def _take_in(self, data: Buffer, form: Form) -> None:
         if self._state is SessionState.OPEN and self._speech is not None:
             try:
-                self._speech.send_over(data, sample_rate, channels)
+                self._speech.send_over(data, **form)
             except ConfigurationError as exc:
                 self._fail(exc)
 
@@ -460,7 +505,12 @@ class SonicSession:
         await stream.say(messages.tool_block(text, prompt_name=stream.prompt_name, tool_use_id=id_))
 
     def listen_to(
-        self, source: AsyncIterable[Buffer], *, sample_rate: int | None = None, channels: int = 1
+        self,
+        source: AsyncIterable[Buffer],
+        *,
+        sample_rate: int | None = None,
+        channels: int | None = None,
+        encoding: Encoding = "pcm16",
     ) -> asyncio.Task[None]:
         """Make a microphone, a socket or whatever yields audio the user's voice.
 
@@ -469,14 +519,20 @@ class SonicSession:
 
         Args:
             source: Yields pieces of audio as `send_audio` takes them.
-            sample_rate: As for `send_audio`.
-            channels: As for `send_audio`.
+            sample_rate: As for `send_audio`; by default what the source itself has as its `sample_rate`,
+                as a `devices.Microphone` does.
+            channels: As for `send_audio`; by default the source's own `channels`.
+            encoding: As for `send_audio`.
 
         Raises:
             LocalProtocolError: If the session is not open.
         """
         _, speech = self._opened()
-        return self._spawn(speech.relay(source, sample_rate, channels), "novasonic-source")
+        if sample_rate is None:
+            sample_rate = getattr(source, "sample_rate", None)
+        own_channels: int = getattr(source, "channels", 1) if channels is None else channels
+        relay = speech.relay(source, sample_rate=sample_rate, channels=own_channels, encoding=encoding)
+        return self._spawn(relay, "novasonic-source")
 
     async def play_file(self, path: str | os.PathLike[str]) -> None:
         """Send a recording as the user's voice, at speaking speed, and return once all of it was sent.
@@ -484,10 +540,11 @@ class SonicSession:
         Cancelling is safe: the rest is not sent.
 
         Args:
-            path: A WAV file of 16-bit samples, of any rate from 8,000 to 192,000 Hz.
+            path: A WAV file of any rate from 8,000 to 192,000 Hz; or FLAC, Ogg, MP3 or AIFF, if
+                `novasonic[files]` is installed.
 
         Raises:
-            ConfigurationError: If it is missing, empty, cut off, or no such WAV. Nothing is sent then.
+            ConfigurationError: If it is missing, empty, cut off, or not to be read. Nothing is sent then.
             LocalProtocolError: If the session is not open.
             TransportError: If it has failed.
         """
@@ -536,8 +593,8 @@ class SonicSession:
         Other events of the turn are passed over. Cancelling is safe: the conversation goes on.
 
         Args:
-            prompt: What the user types; or a WAV file (a path, or a text that ends in ".wav"); or audio at
-                `input_rate`, in any form that `send_audio` takes.
+            prompt: What the user types; or a recording (a path, or a text that ends as those of recordings
+                do, such as in ".wav"); or audio at `input_rate`, in any form that `send_audio` takes.
             timeout: Seconds to wait for the answer, once all of the prompt was sent.
 
         Raises:
@@ -568,7 +625,7 @@ class SonicSession:
             return answer.reply()
 
     async def _say(self, prompt: str | os.PathLike[str] | Buffer) -> None:
-        if isinstance(prompt, str) and not prompt.lower().endswith(".wav"):
+        if isinstance(prompt, str) and not prompt.lower().endswith(SUFFIXES):
             await self.send_text(prompt)
         elif isinstance(prompt, str | os.PathLike):
             await self.play_file(prompt)
@@ -581,6 +638,8 @@ class SonicSession:
     def _sent(self, message: InputMessage) -> None:
         now = asyncio.get_running_loop().time()
         self._conversation.sent(message, now)
+        if self._recorder is not None and isinstance(message, messages.AudioInput):
+            self._recorder.sent(message.content, self._settings.input_rate)
         self._tell(message, now)
 
     async def _received(self, message: OutputMessage) -> None:
@@ -596,6 +655,8 @@ class SonicSession:
                 self._received_seconds += event.duration
             elif isinstance(event, events.ToolCall):
                 self._calls.add(event.id)
+            if self._recorder is not None:
+                self._recorder.happened(event)
             inbox.put(event)
         await inbox.room()
 
@@ -674,6 +735,7 @@ class SessionOptions(TypedDict, total=False):
     credentials: CredentialsSource | None
     endpoint_url: str | None
     silence: bool
+    record_audio: str | os.PathLike[str] | None
     open_timeout: float
     close_timeout: float
     transport: Connector | None
@@ -688,8 +750,8 @@ async def ask(
     """Open a session, say one thing, and return the answer in full.
 
     Args:
-        prompt: What the user types; or a WAV file (a path, or a text that ends in ".wav"); or audio at
-            `input_rate`, in any form that `SonicSession.send_audio` takes.
+        prompt: What the user types; or a recording (a path, or a text that ends as those of recordings do,
+            such as in ".wav"); or audio at `input_rate`, in any form that `SonicSession.send_audio` takes.
         timeout: Seconds to wait for the answer, once all of the prompt was sent.
         options: The settings of a `SonicSession`.
 

@@ -1,5 +1,6 @@
 """What a session was given: checked, and said to the service at the opening of a stream. No I/O."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -39,6 +40,7 @@ class Settings:
     silence: bool
     open_timeout: float
     close_timeout: float
+    record_audio: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         check_text("voice", self.voice)
@@ -46,6 +48,8 @@ class Settings:
         self._check_audio()
         self._check_choices()
         self._check_history()
+        if self.record_audio is not None:
+            _check_path("record_audio", self.record_audio)
         self._check_tools()
         _check_number("open_timeout", self.open_timeout, 0, _LONGEST_WAIT)
         _check_number("close_timeout", self.close_timeout, 0, _LONGEST_WAIT)
@@ -160,6 +164,11 @@ def check_text(name: str, text: object, *, limit: int | None = None) -> None:
         raise ConfigurationError(f"{name} holds half of a surrogate pair, which is no character") from None
     if limit is not None and size > limit:
         raise ConfigurationError(f"{name} has {size} bytes of UTF-8, but at most {limit} are allowed")
+
+
+def _check_path(name: str, value: object) -> None:
+    if not isinstance(value, str | os.PathLike):
+        raise ConfigurationError(f"{name} is of type {type(value).__name__}, but must be a path, or None")
 
 
 def _check_type(name: str, value: object, kind: type) -> None:

@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Buffer, Iterable
-from typing import Final
+from typing import Final, TypedDict, Unpack
 
-from novasonic.audio import Chunker, WavReader
+from novasonic.audio import Chunker, Encoding, open_audio
 from novasonic.stream import Stream
 
 # Sound cards, browsers and networks deliver late by some tens of milliseconds. Only a longer gap, in seconds,
@@ -18,6 +18,14 @@ _PATIENCE: Final = 0.1
 _AHEAD: Final = 1.0
 
 _FILE_BLOCK: Final = 1.0  # seconds that are read from a file at once
+
+
+class Form(TypedDict):
+    """What a program says of the audio that it gives; `Chunker.feed` explains it."""
+
+    sample_rate: int | None
+    channels: int
+    encoding: Encoding
 
 
 class Speech:
@@ -47,19 +55,19 @@ class Speech:
         self._silent = False  # whether the latest audio was added silence
         self._recordings = 0  # that are being played
 
-    async def send(self, data: Buffer, sample_rate: int | None, channels: int) -> None:
+    async def send(self, data: Buffer, **form: Unpack[Form]) -> None:
         """Send a piece of audio as it comes; wait while the stream is slow."""
-        await self._put(self._chunker.feed(data, sample_rate=sample_rate, channels=channels))
+        await self._put(self._chunker.feed(data, **form))
 
-    def send_over(self, data: Buffer, sample_rate: int | None, channels: int) -> None:
+    def send_over(self, data: Buffer, **form: Unpack[Form]) -> None:
         """Send a piece of audio without waiting; the oldest makes room for it."""
-        self._put_over(self._chunker.feed(data, sample_rate=sample_rate, channels=channels))
+        self._put_over(self._chunker.feed(data, **form))
 
-    async def relay(self, source: AsyncIterable[Buffer], sample_rate: int | None, channels: int) -> None:
+    async def relay(self, source: AsyncIterable[Buffer], **form: Unpack[Form]) -> None:
         """Send whatever `source` yields, as it comes."""
         chunker = self._new_chunker()
         async for piece in source:
-            await self._put(chunker.feed(piece, sample_rate=sample_rate, channels=channels))
+            await self._put(chunker.feed(piece, **form))
         await self._put(chunker.flush())
 
     async def play(self, data: Buffer) -> None:
@@ -69,17 +77,17 @@ class Speech:
             await self._put([*chunker.feed(data), *chunker.flush()], pace)
 
     async def play_file(self, path: str | os.PathLike[str]) -> None:
-        """Send a WAV file, at speaking speed."""
-        wav = await asyncio.to_thread(WavReader, path)
-        chunker, form = self._new_chunker(), wav.format
+        """Send a recording, at speaking speed."""
+        file = await asyncio.to_thread(open_audio, path)
+        chunker, form = self._new_chunker(), file.format
         try:
             async with self._playing() as pace:
-                while piece := await asyncio.to_thread(wav.read, round(_FILE_BLOCK * form.sample_rate)):
+                while piece := await asyncio.to_thread(file.read, round(_FILE_BLOCK * form.sample_rate)):
                     frames = chunker.feed(piece, sample_rate=form.sample_rate, channels=form.channels)
                     await self._put(frames, pace)
                 await self._put(chunker.flush(), pace)
         finally:
-            wav.close()
+            file.close()
 
     @contextlib.asynccontextmanager
     async def _playing(self) -> AsyncGenerator["_Pace"]:
