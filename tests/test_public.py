@@ -10,7 +10,18 @@ import pytest
 import novasonic
 from novasonic import errors, events
 
-HEAVY = ("awscrt", "aws_sdk_bedrock_runtime", "smithy_", "numpy", "soxr", "msgspec", "h2", "rich", "asyncio")
+HEAVY = (
+    "awscrt",
+    "aws_sdk_bedrock_runtime",
+    "smithy_",
+    "numpy",
+    "soxr",
+    "msgspec",
+    "h2",
+    "rich",
+    "asyncio",
+    "sounddevice",
+)
 
 
 def loaded_after(code: str) -> set[str]:
@@ -35,6 +46,12 @@ def test_a_session_is_made_without_audio_libraries_and_without_the_sdk() -> None
     """Sessions are made at import time and in web handlers; opening one loads the SDK in a thread."""
     loaded = loaded_after("from novasonic import SonicSession; SonicSession()")
     assert heavy(loaded) <= {"asyncio", "msgspec"}
+
+
+def test_devices_are_made_without_looking_for_any() -> None:
+    """That takes a fraction of a second, and makes some sound systems chatter."""
+    code = "from novasonic.devices import Microphone, Speaker; from novasonic import converse; "
+    assert heavy(loaded_after(f"{code} Speaker(); Microphone()")) <= {"asyncio", "msgspec"}
 
 
 def test_an_event_is_had_without_a_session() -> None:

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from novasonic.conversation import Message
     from novasonic.credentials import Credentials
+    from novasonic.dialogue import converse
     from novasonic.errors import (
         AccessDeniedError,
         ConcurrencyError,
         ConfigurationError,
         ConnectError,
         CredentialsError,
+        DeviceError,
         InputTimeoutError,
         InvalidRequestError,
         LocalProtocolError,
@@ -65,6 +67,7 @@ __all__ = [
     "ConnectError",
     "Credentials",
     "CredentialsError",
+    "DeviceError",
     "Event",
     "Inference",
     "InputTimeoutError",
@@ -99,6 +102,7 @@ __all__ = [
     "UserSpeechEnded",
     "UserSpeechStarted",
     "ask",
+    "converse",
 ]
 
 _HOMES: Final = {
@@ -112,6 +116,7 @@ _HOMES: Final = {
     "ToolSpec": "messages",
     "Usage": "models",
     "ask": "session",
+    "converse": "dialogue",
 }
 
 

@@ -1,4 +1,4 @@
-"""The command `novasonic`: a demonstration, one question, the emulator, the voices.
+"""The command `novasonic`: a demonstration, a conversation, one question, the emulator, the voices.
 
 Whatever goes wrong is one sentence on standard error and exit status 1; `--verbose` shows more.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from novasonic import __version__, models
+from novasonic.echo import ECHO_MODES
 from novasonic.errors import ConfigurationError, SonicError
 from novasonic.reply import Reply
 from novasonic.session import ask
@@ -64,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", default="answer.wav", help="where to write what was heard (%(default)s)")
 
     one = _command(commands, "ask", _ask, "ask one question, by voice or text")
-    one.add_argument("prompt", help="a WAV file, or a text to type")
+    one.add_argument("prompt", help="a recording (WAV; FLAC, Ogg or MP3 with an extra), or a text to type")
     one.add_argument("--out", metavar="FILE", help="write the spoken answer into a WAV file")
     one.add_argument("--emulator", action="store_true", help="ask an emulator, started for this, not AWS")
     one.add_argument("--model", help="id of the model")
@@ -73,6 +74,24 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--region", help="AWS region")
     one.add_argument("--profile", help="AWS profile")
     one.add_argument("--timeout", type=float, default=60.0, help="seconds to wait for the answer (60)")
+
+    talk = _command(commands, "talk", _talk, "talk with the model through microphone and loudspeaker")
+    talk.add_argument("--emulator", action="store_true", help="talk with an emulator, started for this")
+    talk.add_argument("--model", help="id of the model")
+    talk.add_argument("--voice", help="see `novasonic voices`")
+    talk.add_argument("--system", help="what the model is told about its task")
+    talk.add_argument("--region", help="AWS region")
+    talk.add_argument("--profile", help="AWS profile")
+    talk.add_argument("--device", help="name or index of the sound device; else the default ones")
+    talk.add_argument("--list-devices", action="store_true", help="list the sound devices, and end")
+    talk.add_argument(
+        "--echo",
+        choices=ECHO_MODES,
+        default="auto",
+        help="keep the loudspeaker out of the microphone: cancel it (with novasonic[aec]), half-duplex "
+        "(nobody can break in), or off, for headphones (%(default)s)",
+    )
+    talk.add_argument("--record", metavar="FILE", help="record both sides into a WAV file")
 
     emulator = _command(commands, "emulator", _emulator, "run Bedrock on localhost until Ctrl-C")
     emulator.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
@@ -104,9 +123,29 @@ async def _demo(options: argparse.Namespace) -> None:
         await demo.run(Path(options.out))
 
 
-async def _ask(options: argparse.Namespace) -> None:
+def _settings(options: argparse.Namespace) -> Any:  # noqa: ANN401 - SessionOptions
     given = {name: getattr(options, name) for name in ("model", "voice", "system", "region", "profile")}
-    settings: Any = {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+async def _talk(options: argparse.Namespace) -> None:
+    from novasonic import talk  # noqa: PLC0415 - needs an extra
+
+    if options.list_devices:
+        await asyncio.to_thread(talk.print_devices)
+        return
+    device = options.device
+    settings = _settings(options)
+    if options.record is not None:
+        settings["record_audio"] = options.record
+    async with contextlib.AsyncExitStack() as stack:
+        if options.emulator:
+            os.environ.update(await stack.enter_async_context(emulator_process()))
+        await talk.run(int(device) if device and device.isdecimal() else device, options.echo, **settings)
+
+
+async def _ask(options: argparse.Namespace) -> None:
+    settings = _settings(options)
     async with contextlib.AsyncExitStack() as stack:
         if options.emulator:
             os.environ.update(await stack.enter_async_context(emulator_process()))

@@ -6,6 +6,7 @@ SonicError
 │   ├── LocalProtocolError              you asked to send what may not be sent now
 │   ├── RemoteProtocolError             the service sent what cannot be read
 │   └── ConcurrencyError                two tasks read one session
+├── DeviceError                         no microphone or loudspeaker, or it failed
 └── TransportError                      the way to the service failed, or the service refused
     ├── ConnectError                    no connection: DNS, TCP, TLS or time
     ├── CredentialsError                none found, expired or wrong
@@ -46,6 +47,10 @@ class RemoteProtocolError(ProtocolError):
 
 class ConcurrencyError(ProtocolError):
     """A session is read by two tasks at once."""
+
+
+class DeviceError(SonicError):
+    """There is no microphone or loudspeaker, it cannot be opened, or it was unplugged."""
 
 
 class TransportError(SonicError):
