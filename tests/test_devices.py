@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -596,8 +597,7 @@ def test_what_is_unplugged_in_the_middle_is_one_sentence_each(server: SoundServe
         assert program.stdout.readline() == "ready\n"
         server.die()
         said, _ = program.communicate(timeout=30)
-    assert said.splitlines() == [
-        "the microphone 'default' is gone; was it unplugged?",
-        "the loudspeaker 'default' is gone; was it unplugged?",
-    ]
+    # ALSA tells at once, or hangs. A stream that hangs is noticed as well, and holds up nobody's end.
+    how = r"(is gone|has been dead for 5 s); was it unplugged\?"
+    assert re.fullmatch(f"the microphone 'default' {how}\nthe loudspeaker 'default' {how}\n", said)
     assert program.returncode == 0
