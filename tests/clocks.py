@@ -83,3 +83,9 @@ CLOCKS: dict[str, type[asyncio.SelectorEventLoop]] = {
     "virtual": VirtualLoop,
     "fast": FastLoop,
 }
+
+
+async def pass_time(seconds: float) -> None:
+    """Let so many seconds of the loop pass: at once on a virtual clock, and quickly on a fast one."""
+    assert isinstance(asyncio.get_running_loop(), VirtualLoop | FastLoop), "no test waits for real seconds"
+    await asyncio.sleep(seconds)

@@ -10,6 +10,7 @@ from typing import Self
 
 import pytest
 
+from clocks import pass_time
 from fake_portaudio import FakePortAudio
 from fakes import FakeService
 from novasonic import events, messages
@@ -58,7 +59,7 @@ class Voice:
             for at in range(0, len(pcm), 640):
                 yield pcm[at : at + 640]
                 due += 0.02
-                await asyncio.sleep(max(0.0, due - loop.time()))
+                await pass_time(max(0.0, due - loop.time()))
 
 
 class Ears(Player):
@@ -204,7 +205,7 @@ async def test_ctrl_c_while_it_opens_ends_it_as_well() -> None:
     service.accepting.clear()
     async with Ears() as ears:
         task = asyncio.create_task(converse(microphone=Voice(1.0), speaker=ears, transport=service))
-        await asyncio.sleep(1)
+        await pass_time(1)
         os.kill(os.getpid(), signal.SIGINT)
         assert await task == ()
 
@@ -216,9 +217,9 @@ async def test_a_second_ctrl_c_is_for_the_program() -> None:
     try:
         with ctrl_c(lambda: heard.append("first")):
             os.kill(os.getpid(), signal.SIGINT)
-            await asyncio.sleep(0.1)
+            await pass_time(0.1)
             os.kill(os.getpid(), signal.SIGINT)
-            await asyncio.sleep(0.1)
+            await pass_time(0.1)
     finally:
         signal.signal(signal.SIGINT, before)
     assert heard == ["first", "program"]

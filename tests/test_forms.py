@@ -11,6 +11,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from clocks import pass_time
 from novasonic import audio, events, g711
 from novasonic.emulator import MemoryConnector
 from novasonic.session import SonicSession
@@ -77,7 +78,7 @@ async def test_a_telephone_line_is_heard_as_it_is(law: g711.Law, spoken: NDArray
     async def call() -> AsyncIterator[bytes]:
         for packet in packets:
             yield packet
-            await asyncio.sleep(0.02)
+            await pass_time(0.02)
 
     async with SonicSession(transport=MemoryConnector()) as session:
         session.listen_to(call(), sample_rate=8_000, encoding=law)
@@ -89,7 +90,7 @@ async def test_a_telephone_line_is_heard_as_it_is(law: g711.Law, spoken: NDArray
         for packet in packets:
             await session.send_audio(packet, sample_rate=8_000, encoding=law)
             session.feed_audio(packet, sample_rate=8_000, encoding=law)
-            await asyncio.sleep(0.04)
+            await pass_time(0.04)
         [*_, ended] = await until(session, events.UserSpeechEnded)
     assert isinstance(ended, events.UserSpeechEnded)
     assert ended.offset == pytest.approx(8.4, abs=0.8)

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from clocks import pass_time
 from fakes import FakeService
 from novasonic import audio, events, messages
 from novasonic.emulator import Scenario
@@ -216,15 +217,15 @@ class TestSession:
         """Without a player, each response plays at once."""
         service, path = FakeService(), tmp_path / "call.wav"
         async with SonicSession(transport=service, record_audio=path) as session:
-            await asyncio.sleep(1.0)
+            await pass_time(1.0)
             await session.send_audio(pcm(0.32, 9000, 16_000))
-            await asyncio.sleep(1.0)
+            await pass_time(1.0)
             service.say(*said("a", 4.0, 5))
             await read_until(session, events.AudioChunk)
-            await asyncio.sleep(1.5)
+            await pass_time(1.5)
             service.say(INTERRUPTION)
             await read_until(session, events.Interrupted)
-            await asyncio.sleep(1.0)
+            await pass_time(1.0)
             service.say(*said("b", 0.8, 6))
             await read_until(session, events.TurnStarted)
         left, right = await recorded(path)
@@ -238,19 +239,19 @@ class TestSession:
         async with SonicSession(transport=service, record_audio=path) as session:
             session.played_by(player)
             loudspeaker = asyncio.create_task(anext_forever(Frames(player, 0.02, silence=True)))
-            await asyncio.sleep(1.0)
+            await pass_time(1.0)
             service.say(*said("a", 4.0, 5))
             for _ in range(50):
                 await read_until(session, events.AudioChunk, player)
-            await asyncio.sleep(1.5)
+            await pass_time(1.5)
             service.say(INTERRUPTION)
             async for event in session:
                 if isinstance(event, events.Interrupted):
                     assert event.heard == pytest.approx(1.5, abs=0.021)
                     break
-            await asyncio.sleep(0.5)
+            await pass_time(0.5)
             player.stop()
-            await asyncio.sleep(0.5)
+            await pass_time(0.5)
             loudspeaker.cancel()
             await asyncio.wait({loudspeaker})
         _, right = await recorded(path)
@@ -269,7 +270,7 @@ class TestSession:
             player.handle(events.Interrupted(turn=1))
             player.play(chunk(0.5, turn=2, value=4))
             player.read(RATE // 2)
-            await asyncio.sleep(1.0)
+            await pass_time(1.0)
         assert runs((await recorded(tmp_path / "call.wav"))[1]) == [(0.0, 0.5, 4)]
 
     async def test_a_player_that_comes_later_takes_over(self, tmp_path: Path) -> None:
@@ -278,15 +279,15 @@ class TestSession:
         async with SonicSession(transport=service, record_audio=path) as session:
             service.say(*said("a", 4.0, 5))
             await read_until(session, events.AudioChunk)
-            await asyncio.sleep(1.0)
+            await pass_time(1.0)
             first, second = Player(), Player(48_000)
             for player in (first, first, second):
                 session.played_by(player)
             assert first.on_read is None
-            await asyncio.sleep(1.0)
+            await pass_time(1.0)
             second.play(chunk(0.5, value=4))
             second.read(24_000)
-            await asyncio.sleep(1.0)
+            await pass_time(1.0)
         _, right = await recorded(path)
         loud = np.flatnonzero(right) / RATE
         assert runs(right)[0] == (0.0, 1.0, 5)
@@ -307,7 +308,7 @@ class TestSession:
     async def test_the_recording_has_the_higher_of_the_two_rates(self, tmp_path: Path) -> None:
         path = tmp_path / "call.wav"
         async with SonicSession(transport=FakeService(), record_audio=path, output_rate=8_000):
-            await asyncio.sleep(1.0)
+            await pass_time(1.0)
         assert (await asyncio.to_thread(audio.read_wav, path))[1] == audio.AudioFormat(16_000, 2)
 
     async def test_the_latency_knows_when_the_answer_was_heard(self) -> None:
@@ -315,10 +316,10 @@ class TestSession:
         async with SonicSession(transport=service) as session:
             session.played_by(player)
             await session.send_text("Hello?")
-            await asyncio.sleep(1.0)
+            await pass_time(1.0)
             service.say(*said("a", 0.8, 5))
             await read_until(session, events.AudioChunk, player)
-            await asyncio.sleep(0.3)
+            await pass_time(0.3)
             player.read(480)  # a slow loudspeaker: 20 ms of it were heard by now
             service.say(messages.OutputContentEnd(content_id="a", type="AUDIO", stop_reason="END_TURN"))
             async for event in session:
@@ -332,7 +333,7 @@ class TestSession:
         service, path = FakeService(), tmp_path / "call.wav"
         async with SonicSession(transport=service, record_audio=str(path)):
             for second in range(1, 6):
-                await asyncio.sleep(1.0)
+                await pass_time(1.0)
                 channels, rate, frames = await asyncio.to_thread(whole, path)
                 assert (channels, rate) == (2, RATE)
                 assert second - 1 <= frames / RATE <= second
@@ -361,7 +362,7 @@ class TestSession:
         service = FakeService()
         async with SonicSession(transport=service, record_audio=tmp_path / "call.wav") as session:
             monkeypatch.setattr(audio.WavWriter, "write", full)
-            await asyncio.sleep(3.0)
+            await pass_time(3.0)
             service.say(*said("a", 0.8, 5))
             await read_until(session, events.AudioChunk)
         assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == [
@@ -380,7 +381,7 @@ class TestSession:
 
         monkeypatch.setattr(audio.WavWriter, "write", slow)
         async with SonicSession(transport=FakeService(), record_audio=tmp_path / "call.wav"):
-            await asyncio.sleep(5.0)
+            await pass_time(5.0)
         left, _ = await recorded(tmp_path / "call.wav")
         assert len(left) / RATE == pytest.approx(5.0, abs=0.1)
 
@@ -425,11 +426,11 @@ async def test_a_demo_with_an_interruption_is_cut_at_its_sample_and_aligned(tmp_
             times.setdefault(name, loop.time() - start)
 
         async def talk() -> None:
-            await asyncio.sleep(0.5)
+            await pass_time(0.5)
             note("question")
             await session.play_file(EMULATOR / "sounds" / "question.wav")
             await answered.wait()
-            await asyncio.sleep(5.5)
+            await pass_time(5.5)
             note("interruption")
             await session.play_file(EMULATOR / "sounds" / "interruption.wav")
 

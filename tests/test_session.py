@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from clocks import pass_time
 from fakes import FakeService
 from novasonic import audio, events, messages
 from novasonic.conversation import Message
@@ -243,7 +244,7 @@ class TestSpeaking:
         async with SonicSession(transport=service) as session:
             for lateness in (0.0, 0.03, 0.06, 0.0, 0.08, 0.01):
                 await session.send_audio(FRAME)
-                await asyncio.sleep(0.032 + lateness)
+                await pass_time(0.032 + lateness)
             assert session.stats.silence_sent == 0
         assert service.audio[: 6 * 1024] == 6 * FRAME
 
@@ -259,7 +260,7 @@ class TestSpeaking:
 
     async def test_silence_can_be_left_to_the_program(self, service: FakeService) -> None:
         async with SonicSession(transport=service, silence=False):
-            await asyncio.sleep(60)
+            await pass_time(60)
             assert service.all_of(messages.AudioInput) == []
         assert [len(each.content) for each in service.all_of(messages.AudioInput)] == [2]
 
@@ -328,7 +329,7 @@ class TestSpeaking:
             thread = threading.Thread(target=device)
             thread.start()
             await asyncio.to_thread(thread.join)
-            await asyncio.sleep(0.1)
+            await pass_time(0.1)
             service.taking.set()
             await service.hears(messages.AudioInput, 60)
             assert session.stats.audio_dropped == pytest.approx(200 * 0.032 - 2, abs=0.1)
@@ -360,7 +361,7 @@ class TestSpeaking:
             try:
                 while True:
                     yield FRAME
-                    await asyncio.sleep(0.032)
+                    await pass_time(0.032)
             finally:
                 closed.set()
 
@@ -461,7 +462,7 @@ class TestListening:
         async with SonicSession(transport=service) as session:
             await anext(session)
             service.say(*planned("p", "A long story."), *spoken("a", 750), *marker("m"))
-            await asyncio.sleep(0.1)
+            await pass_time(0.1)
             assert session.stats.audio_received == pytest.approx(60)
             assert await anext(session) == events.Interrupted(turn=1)
             service.say(*confirmed("f", "A long story."), *planned("p2", "Yes?"), *spoken("a2", 1))
@@ -584,7 +585,7 @@ class TestListening:
             )
             for _ in range(80):
                 service.say(messages.AudioOutput(content_id="a", content=bytes(960_000)))
-            await asyncio.sleep(10)
+            await pass_time(10)
             assert 60 * 2**20 < session.stats.unread_bytes < 70 * 2**20
             count = 0
             async with asyncio.timeout(10):
@@ -753,7 +754,7 @@ class TestClosing:
         async with SonicSession(transport=service) as session:
             service.taking.clear()
             typing = asyncio.create_task(session.send_text("Hello?"))
-            await asyncio.sleep(0.1)
+            await pass_time(0.1)
             service.say_raw(StreamLostError("gone"))
             with pytest.raises(StreamLostError):
                 await typing
@@ -775,7 +776,7 @@ async def test_closing_works_wherever_a_session_is_cancelled() -> None:
         service = FakeService(ends=False)
         service.taking.clear()
         task = asyncio.create_task(talk(service))
-        await asyncio.sleep(delay)
+        await pass_time(delay)
         task.cancel()
         await asyncio.wait({task})
         assert task.cancelled() or isinstance(task.exception(), ConfigurationError)

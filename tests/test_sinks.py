@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from clocks import pass_time
 from novasonic import audio, events, g711
 from novasonic.errors import ConfigurationError
 from novasonic.playback import Player
@@ -61,7 +62,7 @@ class TestFrames:
         frames = Frames(player, 0.1)
         for at in range(50):
             await anext(frames)
-            await asyncio.sleep(0.3 if at % 10 == 0 else 0.0)
+            await pass_time(0.3 if at % 10 == 0 else 0.0)
         assert loop.time() - start == pytest.approx(5.0, abs=0.2)
 
     async def test_cancelling_loses_nothing(self) -> None:
@@ -70,7 +71,7 @@ class TestFrames:
         frames = Frames(player, 0.1)
         await anext(frames)
         waiting = asyncio.create_task(frames.__anext__())
-        await asyncio.sleep(0.05)
+        await pass_time(0.05)
         waiting.cancel()
         await asyncio.wait({waiting})
         await anext(frames)
@@ -93,13 +94,13 @@ class TestFile:
         """Pauses and all, and cut where the user broke in."""
         player, path = Player(prebuffer=0), tmp_path / "heard.wav"
         async with heard_in(path, player):
-            await asyncio.sleep(0.95)
+            await pass_time(0.95)
             player.play(chunk(2.0, value=3))
-            await asyncio.sleep(1.0)
+            await pass_time(1.0)
             player.stop()
-            await asyncio.sleep(1.0)
+            await pass_time(1.0)
             player.play(chunk(0.2, turn=2, value=4))
-            await asyncio.sleep(1.0)
+            await pass_time(1.0)
         pcm, _ = await asyncio.to_thread(audio.read_wav, path)
         heard = np.frombuffer(pcm, "<i2")
         assert player.heard(1) == pytest.approx(1.0, abs=0.1)
@@ -122,7 +123,7 @@ class TestFile:
         async def play() -> None:
             async with heard_in(tmp_path / "heard.wav", Player()):
                 monkeypatch.setattr(audio.WavWriter, "write", full)
-                await asyncio.sleep(1.0)
+                await pass_time(1.0)
 
         with pytest.raises(OSError, match="No space left"):
             await play()
@@ -133,7 +134,7 @@ class TestFile:
 
         async def play() -> None:
             async with heard_in(tmp_path / "heard.wav", player):
-                await asyncio.sleep(0.55)
+                await pass_time(0.55)
                 raise RuntimeError("no more")
 
         with pytest.raises(RuntimeError, match="no more"):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from clocks import pass_time
 from novasonic import events, messages
 from novasonic.audio import load, write_wav
 from novasonic.bedrock import BedrockConnector
@@ -240,7 +241,7 @@ class _Twenty:
             await speaking
             if number in self.BREAKS_IN:
                 # Into the first of two sentences, long after the service has delivered both.
-                await asyncio.sleep(0.5)
+                await pass_time(0.5)
             else:
                 await self._listen(session, functools.partial(_is_heard, number))
 
