@@ -18,13 +18,28 @@ _QUEUED: Final = 60.0  # seconds of speech that wait when the user breaks in
 _CHUNK: Final = 0.080
 _SPEECH: Final = bytes(range(256)) * 15  # that long at 24 kHz
 _FRAME: Final = bytes(range(256)) * 4  # 32 ms at 16 kHz
-_INTERRUPTIONS: Final = 100
+_INTERRUPTIONS: Final = 200
 _MESSAGES: Final = 5_000
 _FRAMES: Final = 5_000
 
 
+class Took(msgspec.Struct):
+    """How long something took, in seconds."""
+
+    p50: float
+    p99: float
+    worst: float
+
+    @classmethod
+    def of(cls, nanoseconds: list[int]) -> "Took":
+        """Return what stands for all that was measured."""
+        ordered = sorted(nanoseconds)
+        half, most = len(ordered) // 2, len(ordered) * 99 // 100
+        return cls(ordered[half] / 1e9, ordered[most] / 1e9, ordered[-1] / 1e9)
+
+
 class Steps(msgspec.Struct, kw_only=True):
-    """What was measured, in seconds: the median, the 99th percentile and the worst.
+    """What was measured.
 
     Attributes:
         interruption: From the transport's handing over the service's sign of a barge-in, while 60 s of audio
@@ -34,10 +49,10 @@ class Steps(msgspec.Struct, kw_only=True):
         decode: From the network's bytes of a chunk to its event.
     """
 
-    interruption: tuple[float, float, float]
-    arrival: tuple[float, float, float]
-    encode: tuple[float, float, float]
-    decode: tuple[float, float, float]
+    interruption: Took
+    arrival: Took
+    encode: Took
+    decode: Took
 
 
 class Memory:
@@ -50,30 +65,35 @@ class Memory:
         self._said = asyncio.Queue[bytes | None]()
 
     async def __call__(self, first: Sequence[bytes], *, timeout: float) -> "Memory":  # noqa: ARG002, ASYNC109
+        """Open at once."""
         return self
 
     async def send(self, data: bytes) -> None:
-        pass
+        """Drop what the client says."""
 
     async def receive(self) -> bytes | None:
+        """Return what the service says next."""
         said = await self._said.get()
         self.handed_over = time.perf_counter_ns()
         return said
 
     async def end_input(self) -> None:
+        """End the stream, as the client has."""
         self._said.put_nowait(None)
 
     async def aclose(self) -> None:
+        """End the stream."""
         self._said.put_nowait(None)
 
-    def say(self, *said: OutputMessage) -> None:
+    def say(self, *said: OutputMessage, times: int = 1) -> None:
         """Have the session receive what the service says."""
-        for message in said:
-            self._said.put_nowait(messages.encode(message))
+        for document in [messages.encode(message) for message in said]:
+            for _ in range(times):
+                self._said.put_nowait(document)
 
     async def all_taken(self) -> None:
         """Wait until the session has received all of it."""
-        while not self._said.empty():
+        while not self._said.empty():  # noqa: ASYNC110 - a pass of the loop at a time
             await asyncio.sleep(0)
 
     def since(self) -> int:
@@ -99,13 +119,13 @@ async def interruptions() -> list[int]:
     service, took = Memory(), list[int]()
     async with SonicSession(transport=service, silence=False) as session:
         for turn in range(_INTERRUPTIONS):
-            service.say(*_planned(turn), *[_spoken(turn)] * round(_QUEUED / _CHUNK))
+            service.say(*_planned(turn))
+            service.say(_spoken(turn), times=round(_QUEUED / _CHUNK))
             await service.all_taken()
             service.say(
                 messages.OutputContentEnd(content_id=f"audio-{turn}", type="AUDIO", stop_reason="INTERRUPTED")
             )
-            # A program that plays lets others run between two chunks.
-            while not isinstance(await anext(session), Interrupted):
+            while not isinstance(await anext(session), Interrupted):  # noqa: ASYNC110 - as a program that plays
                 await asyncio.sleep(0)
             took.append(service.since())
     return took
@@ -161,16 +181,11 @@ def _timed(step: Callable[[], None]) -> list[int]:
     return took
 
 
-def _summary(nanoseconds: list[int]) -> tuple[float, float, float]:
-    ordered = sorted(nanoseconds)
-    return ordered[len(ordered) // 2] / 1e9, ordered[len(ordered) * 99 // 100] / 1e9, ordered[-1] / 1e9
-
-
 if __name__ == "__main__":
     steps = Steps(
-        interruption=_summary(asyncio.run(interruptions())),
-        arrival=_summary(asyncio.run(arrivals())),
-        encode=_summary(encodings()),
-        decode=_summary(decodings()),
+        interruption=Took.of(asyncio.run(interruptions())),
+        arrival=Took.of(asyncio.run(arrivals())),
+        encode=Took.of(encodings()),
+        decode=Took.of(decodings()),
     )
     print(msgspec.json.encode(steps).decode())

@@ -77,11 +77,13 @@ class _Stream:
 
     def begin(self) -> None:
         """Begin the response."""
-        text, audio = {"content_id": f"text-{self.id}"}, {"content_id": f"audio-{self.id}"}
-        self._say(messages.OutputContentStart(type="TEXT", role="ASSISTANT", stage="SPECULATIVE", **text))
-        self._say(messages.TextOutput(role="ASSISTANT", content="This is going to take a while.", **text))
-        self._say(messages.OutputContentEnd(type="TEXT", stop_reason="PARTIAL_TURN", **text))
-        self._say(messages.OutputContentStart(type="AUDIO", role="ASSISTANT", sample_rate=_RATE, **audio))
+        role, text, audio = "ASSISTANT", f"text-{self.id}", f"audio-{self.id}"
+        self._say(
+            messages.OutputContentStart(content_id=text, type="TEXT", role=role, stage="SPECULATIVE"),
+            messages.TextOutput(content_id=text, role=role, content="This is going to take a while."),
+            messages.OutputContentEnd(content_id=text, type="TEXT", stop_reason="PARTIAL_TURN"),
+            messages.OutputContentStart(content_id=audio, type="AUDIO", role=role, sample_rate=_RATE),
+        )
 
     def speak(self) -> None:
         """Say 80 ms more."""
@@ -94,8 +96,9 @@ class _Stream:
         self._say(messages.CompletionEnd(stop_reason="END_TURN"))
         self.connection.write(_frame(_Kind.DATA, _END_STREAM, self.id))
 
-    def _say(self, message: OutputMessage) -> None:
-        self.connection.say(self, encode_chunk(messages.encode(message)))
+    def _say(self, *said: OutputMessage) -> None:
+        for message in said:
+            self.connection.say(self, encode_chunk(messages.encode(message)))
 
 
 class _Connection:

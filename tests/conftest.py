@@ -7,8 +7,13 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 
 import pytest
 from blockbuster import blockbuster_ctx
+from hypothesis import HealthCheck, settings
 
 from clocks import CLOCKS
+
+# A busy machine is slow, and that is no failure.
+settings.register_profile("novasonic", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("novasonic")
 
 
 def pytest_configure(config: pytest.Config) -> None:

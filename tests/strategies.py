@@ -3,16 +3,11 @@
 import json
 from typing import Any
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from novasonic import messages
 from novasonic.messages import BLOCK_TYPES, ENDPOINTING, INPUT_ROLES, InputMessage, Message, OutputMessage
 from novasonic.models import Usage
-
-# A busy machine is slow, and that is no failure.
-settings.register_profile("novasonic", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("novasonic")
 
 COMPACT_MARKER = '{"interrupted":true}'
 SPACED_MARKER = '{ "interrupted" : true }'

@@ -230,6 +230,15 @@ def test_the_users_text_stands_where_a_scenario_wants_it(place: Any, shape: list
         assert block.at < client.times_of(messages.UserSpeechEnd)[0] < block.ended_at
 
 
+@pytest.mark.parametrize("place", ["after", "around"])
+def test_pieces_keep_their_order_wherever_they_stand(place: Any) -> None:
+    """A program that joins them must get what was said."""
+    client = one_turn(Turn(heard=[Heard("one", place=place), "two", Heard("three", place="before")]))
+    client.listen(0.3)
+    assert client.texts("USER", "FINAL") == ["one", "two", "three"]
+    assert client.shape.count("E") == 1
+
+
 def test_a_long_utterance_is_told_while_it_lasts() -> None:
     """A piece each four seconds, which is what 100 tokens are."""
     client = Client(Scenario(turns=[Turn(heard=["one", "two", "three"], says="Well.")])).open()

@@ -499,6 +499,24 @@ def test_a_text_of_any_length_is_one_block_in_parts_that_the_service_takes(
     assert end.content_name == start.content_name
 
 
+@pytest.mark.parametrize(
+    ("text", "sizes"),
+    [
+        ("", [0]),
+        ("x" * 1000, [1000]),
+        ("x" * 1001, [1000, 1]),
+        ("x" * 999 + " y", [1000, 1]),
+        ("é" * 501, [1000, 2]),
+        ("x" + "é" * 500, [999, 2]),
+        ("xx" + "😀" * 250, [998, 4]),
+    ],
+    ids=lambda value: repr(value)[-12:],
+)
+def test_a_text_is_cut_between_characters_and_only_if_it_must_be(text: str, sizes: list[int]) -> None:
+    _, *parts, _ = messages.text_block(text, prompt_name="p", role="USER")
+    assert [len(part.content.encode()) for part in parts if isinstance(part, TextInput)] == sizes
+
+
 def test_a_long_text_is_cut_after_a_word() -> None:
     text = "word " * 1000
     _, *parts, _ = messages.text_block(text, prompt_name="p", role="SYSTEM")

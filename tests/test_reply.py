@@ -118,6 +118,12 @@ def test_what_belongs_to_earlier_turns_is_passed_over_but_for_what_it_cost() -> 
     assert answer.complete
 
 
+def test_an_earlier_turn_completes_no_answer() -> None:
+    answer = answer_to(chunk(3), planned(3, "Before."), ended(3), after_turn=3)
+    assert not answer.complete
+    assert (answer.reply().text, answer.reply().audio) == ("", b"")
+
+
 def test_of_several_answers_to_a_question_with_pauses_the_last_counts() -> None:
     """The model takes a pause for the end, and what it began to say is cut by the rest of the question."""
     answer = answer_to(user(1, "tell me about"), *turn(1, "About what?", pcm=b"\1\1"))
@@ -169,6 +175,19 @@ def test_a_turn_that_waits_for_a_tool_is_no_answer_yet() -> None:
 def test_the_text_is_what_the_model_said_and_not_twice() -> None:
     answer = answer_to(*turn(1, "Hello."), heard(1, "Hello."))
     assert answer.reply().text == "Hello."
+
+
+@pytest.mark.parametrize("role", ["USER", "ASSISTANT"])
+def test_a_blank_stands_between_blocks_and_not_inside_one(role: str) -> None:
+    stage = "FINAL" if role == "USER" else "SPECULATIVE"
+    reply = answer_to(
+        TurnStarted(turn=1),
+        *(
+            Transcript(turn=1, role=role, text=text, stage=stage, content_id=block)
+            for block, text in (("a", "tomo"), ("a", "rrow"), ("b", "morn"), ("b", "ing"))
+        ),
+    ).reply()
+    assert (reply.user_text if role == "USER" else reply.text) == "tomorrow morning"
 
 
 def test_an_answer_of_which_nothing_has_come_is_empty() -> None:

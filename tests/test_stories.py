@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from novasonic import events, messages
-from novasonic.audio import load
+from novasonic.audio import load, write_wav
 from novasonic.bedrock import BedrockConnector
 from novasonic.conversation import Message
 from novasonic.credentials import Credentials
@@ -74,6 +75,7 @@ async def over_the_wire(scenario: Scenario | None) -> AsyncIterator[Service]:
                 "amazon.nova-2-sonic-v1:0",
                 region=bedrock.region,
                 endpoint_url=bedrock.endpoint_url,
+                stall_timeout=100.0,  # five real seconds: the clock is fast, and the machine may be busy
                 credentials=Credentials(
                     access_key=bedrock.credentials.access_key,
                     secret_key=bedrock.credentials.secret_key,
@@ -99,6 +101,13 @@ def speech(seconds: float) -> bytes:
     """Something as loud as speech, at 16 kHz."""
     wave = (math.sin(2 * math.pi * 220 * at / 16_000) for at in range(round(seconds * 16_000)))
     return b"".join(round(8000 * each).to_bytes(2, "little", signed=True) for each in wave)
+
+
+@pytest.fixture
+def utterance(tmp_path: Path) -> Path:
+    """A short one, in a file: the session sends it without a gap, however busy the machine is."""
+    write_wav(tmp_path / "utterance.wav", speech(0.8), 16_000)
+    return tmp_path / "utterance.wav"
 
 
 async def until(session: SonicSession, kind: type[events.EventBase]) -> list[events.Event]:
@@ -160,7 +169,7 @@ async def test_the_users_words_are_kept_wherever_they_come(running: Running, pla
         assert answer.role == "ASSISTANT"
 
 
-async def test_three_tools_are_called_and_answered_in_any_order(running: Running) -> None:
+async def test_three_tools_are_called_and_answered_in_any_order(running: Running, utterance: Path) -> None:
     scenario = Scenario(
         turns=[
             Turn(
@@ -181,7 +190,7 @@ async def test_three_tools_are_called_and_answered_in_any_order(running: Running
     ]
     async with running(scenario) as service:
         async with SonicSession(transport=service.connect, tools=tools) as session:
-            asking = asyncio.create_task(_speak(session, 1.0))
+            asking = asyncio.create_task(session.play_file(utterance))
             calls: list[events.ToolCall] = []
             while len(calls) < 3:
                 call = (await until(session, events.ToolCall))[-1]
@@ -204,20 +213,13 @@ async def test_three_tools_are_called_and_answered_in_any_order(running: Running
         assert len(service.log.tool_results) == 3
 
 
-async def _speak(session: SonicSession, seconds: float) -> None:
-    """Speak at speaking speed, as a microphone would."""
-    pcm = speech(seconds)
-    for at in range(0, len(pcm), 1024):
-        await session.send_audio(pcm[at : at + 1024])
-        await asyncio.sleep(0.032)
-
-
 class _Twenty:
     """Twenty turns, in four of which the user breaks in; what a listener saw of them."""
 
     BREAKS_IN = (3, 7, 12, 18)
 
-    def __init__(self) -> None:
+    def __init__(self, utterance: Path) -> None:
+        self._utterance = utterance
         self.turns = [
             Turn(
                 heard=f"question {number}.",
@@ -233,7 +235,7 @@ class _Twenty:
 
     async def talk(self, session: SonicSession) -> None:
         for number in range(1, 21):
-            speaking = asyncio.create_task(_speak(session, 0.8), name="user")
+            speaking = asyncio.create_task(session.play_file(self._utterance), name="user")
             await self._listen(session, functools.partial(_begins, number))
             await speaking
             if number in self.BREAKS_IN:
@@ -262,11 +264,11 @@ def _is_heard(turn: int, event: events.Event) -> bool:
 
 
 @pytest.mark.timeout(180)
-async def test_twenty_turns_with_four_interruptions(running: Running) -> None:
+async def test_twenty_turns_with_four_interruptions(running: Running, utterance: Path) -> None:
     """No audio after an interruption, a true history, the service's own totals, and nothing left behind."""
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-    twenty = _Twenty()
+    twenty = _Twenty(utterance)
     async with running(Scenario(turns=twenty.turns)) as service:
         async with SonicSession(transport=service.connect) as session:
             await twenty.talk(session)

@@ -72,8 +72,9 @@ class Chunker:
 
     What goes in may be bytes (16-bit little-endian PCM, or G.711 with `encoding`; channels interleaved), an
     array of int16, int32, float32 or float64, or whatever lends its memory as one of these. Floats lie
-    between -1 and 1, and what is beyond is clipped. Arrays have the shape (samples,), (samples, channels) or
-    (channels, samples); see `feed` for how they are told apart. Channels are mixed into one by their mean.
+    between -1 and 1; what is a little beyond is clipped. Arrays have the shape (samples,), (samples,
+    channels) or (channels, samples); see `feed` for how they are told apart. Channels are mixed into one by
+    their mean.
     What comes out are frames of `chunk_samples` samples: 16-bit little-endian PCM, mono, at `sample_rate`.
 
     A piece may end anywhere, even within a sample: the rest waits for the next piece. The form may change

@@ -95,12 +95,36 @@ class _Response:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Utterance:
-    """What the user said, or typed, before a response."""
+class _Piece:
+    """What the user said in one block, or typed at once."""
 
     text: str = ""
-    spoken: bool = False
-    typed: list[str] = field(default_factory=list[str])  # and not echoed so far, if the service does that
+    typed: bool = False
+    echoed: bool = False  # by the service, if it should do that
+
+
+@dataclass(slots=True, kw_only=True)
+class _Utterance:
+    """What the user said and typed before a response."""
+
+    pieces: list[_Piece] = field(default_factory=list[_Piece])
+
+    @property
+    def text(self) -> str:
+        text = ""
+        for piece in self.pieces:
+            text = read_on(text, piece.text)
+        return text
+
+    @property
+    def spoken(self) -> bool:
+        return any(piece.text and not piece.typed for piece in self.pieces)
+
+    def typed(self, text: str) -> _Piece | None:
+        """The first piece that was typed in these words and is not echoed so far."""
+        waiting = (piece for piece in self.pieces if piece.typed and not piece.echoed)
+        words = text.strip().casefold()  # the service writes what the user said without capitals
+        return next((piece for piece in waiting if piece.text.strip().casefold() == words), None)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -113,6 +137,8 @@ class _Block:
     sample_rate: int
     response: _Response | None = None
     segment: _Segment | None = None
+    utterance: _Utterance | None = None
+    piece: _Piece = field(default_factory=_Piece)
     odd: bytes = b""  # half a sample, until its other half comes
 
 
@@ -169,9 +195,7 @@ class Conversation:
             case messages.TextInput(content_name=name, content=text) if name in self._typing:
                 self._typing[name] += text
             case messages.InputContentEnd(content_name=name) if name in self._typing:
-                typed, utterance = self._typing.pop(name), self._utterance()
-                utterance.typed.append(typed.strip())
-                utterance.text = read_on(utterance.text, typed)
+                self._utterance().pieces.append(_Piece(text=self._typing.pop(name), typed=True))
                 self._asked_at = now
             case _:
                 pass
@@ -380,7 +404,7 @@ class Conversation:
         match role:
             case "USER":
                 block.stage = "FINAL"
-                produced += self._user_said(message, now)
+                produced += self._user_said(block, message, now)
                 turn = self._responses + 1
             case "ASSISTANT":
                 produced += self._model_said(block, message, now)
@@ -414,13 +438,13 @@ class Conversation:
                 pass  # a stage that is newer than this library
         return produced
 
-    def _user_said(self, message: messages.TextOutput, now: float) -> list[Event]:
-        utterance, said = self._utterance(), message.content.strip()
-        if said in utterance.typed:
-            utterance.typed.remove(said)  # an echo
-        else:
-            utterance.text = read_on(utterance.text, message.content)
-            utterance.spoken = True
+    def _user_said(self, block: _Block, message: messages.TextOutput, now: float) -> list[Event]:
+        if block.utterance is None:
+            block.utterance = self._utterance()
+            block.utterance.pieces.append(block.piece)
+        block.piece.text += message.content
+        if typed := block.utterance.typed(block.piece.text):
+            block.piece.text, typed.echoed = "", True
         if self._asked_at is None:
             self._asked_at = now  # version 1 does not say when the user's speech ended
         return self._stop_waiting(message)

@@ -1,13 +1,14 @@
 """`novasonic demo`: a spoken question, an answer, an interruption, and what all of it looked like in time."""
 
 import asyncio
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from novasonic import events
 from novasonic.audio import write_wav
+from novasonic.playback import Player
 from novasonic.session import SonicSession
+from novasonic.sinks import Frames
 
 try:
     from rich.console import Console
@@ -22,34 +23,6 @@ _COLUMN: Final = 0.25  # seconds that a column of the timeline stands for
 _TURNS: Final = 2
 
 
-@dataclass(slots=True)
-class _Playback:
-    """What a loudspeaker would have played: one turn after the other, each until somebody breaks in."""
-
-    sample_rate: int = 24_000
-    turns: dict[int, tuple[float, bytearray]] = field(default_factory=dict[int, tuple[float, bytearray]])
-
-    def play(self, chunk: events.AudioChunk, now: float) -> None:
-        _, pcm = self.turns.setdefault(chunk.turn, (now, bytearray()))
-        pcm += chunk.pcm
-
-    def heard(self, turn: int) -> float | None:
-        """How much of a turn was played by now; a session asks when the user breaks in."""
-        if turn not in self.turns:
-            return None
-        start, pcm = self.turns[turn]
-        return min(asyncio.get_running_loop().time() - start, len(pcm) / 2 / self.sample_rate)
-
-    def stop(self, interruption: events.Interrupted) -> None:
-        if interruption.heard is not None and interruption.turn in self.turns:
-            _, pcm = self.turns[interruption.turn]
-            del pcm[2 * round(interruption.heard * self.sample_rate) :]
-
-    @property
-    def pcm(self) -> bytes:
-        return b"".join(bytes(pcm) for _, pcm in self.turns.values())
-
-
 class _Demo:
     """One run."""
 
@@ -58,11 +31,13 @@ class _Demo:
         self._session = session
         self._loop = asyncio.get_running_loop()
         self._start = self._loop.time()
-        self._playback = _Playback()
+        self._player = Player()
+        self._heard = bytearray()
+        self._sounded: list[float] = []  # when a frame of the answer was heard
         self._spoken: list[tuple[float, float]] = []  # when the user spoke
         self._cut_at: float | None = None
         self._latencies: list[tuple[str, float]] = []
-        session.played_by(self._playback)
+        session.played_by(self._player)
 
     @property
     def now(self) -> float:
@@ -72,12 +47,13 @@ class _Demo:
         """Ask, break in, and listen to the end."""
         answered = asyncio.Event()
         talking = asyncio.create_task(self._talk(answered), name="novasonic-demo-user")
+        listening = asyncio.create_task(self._listen(), name="novasonic-demo-listener")
         try:
             async for event in self._session:
+                self._player.handle(event)
                 self._show(event)
                 match event:
                     case events.AudioChunk():
-                        self._playback.play(event, self._loop.time())
                         answered.set()
                     case events.Transcript(role="ASSISTANT", stage="FINAL", turn=turn) if turn == _TURNS:
                         await self._session.end()
@@ -85,7 +61,14 @@ class _Demo:
                         pass
         finally:
             talking.cancel()
-            await asyncio.wait({talking})
+            listening.cancel()
+            await asyncio.wait({talking, listening})
+
+    async def _listen(self) -> None:
+        """Hear what a loudspeaker would have played."""
+        async for pcm in Frames(self._player):
+            self._heard += pcm
+            self._sounded.append(self.now)
 
     async def _talk(self, answered: asyncio.Event) -> None:
         await self._say("question.wav")
@@ -110,7 +93,6 @@ class _Demo:
             case events.Transcript(stage="FINAL"):
                 self._line("nova", event.text.strip(), "green bold")
             case events.Interrupted():
-                self._playback.stop(event)
                 self._cut_at = self.now
                 heard = "" if event.heard is None else f" after {event.heard:.1f} s of the answer"
                 self._line("", f"interrupted{heard}: playback stops", "red")
@@ -133,19 +115,19 @@ class _Demo:
 
     async def finish(self, out: Path) -> None:
         """Write what was heard into a file, and sum up."""
-        await asyncio.to_thread(write_wav, out, self._playback.pcm)
+        await asyncio.to_thread(write_wav, out, bytes(self._heard), self._player.sample_rate)
         self._draw()
         self._sum_up(out)
 
     def _draw(self) -> None:
         """Draw who spoke when."""
-        end = max(*(until for _, until in self._spoken), *map(self._end_of, self._playback.turns))
+        end = max(self._sounded[-1], *(until for _, until in self._spoken))
         width = int(end / _COLUMN) + 1
         you, nova = [" "] * width, [" "] * width
         for start, until in self._spoken:
             _fill(you, start, until, "█")
-        for turn, (start, _) in self._playback.turns.items():
-            _fill(nova, start - self._start, self._end_of(turn), "█")
+        for at in self._sounded:
+            _fill(nova, at, at, "█")
         if self._cut_at is not None:
             nova[int(self._cut_at / _COLUMN)] = "✂"
         scale = "".join(f"{second:<{round(5 / _COLUMN)}}" for second in range(0, int(end) + 1, 5))
@@ -153,10 +135,6 @@ class _Demo:
         self._console.print(Text.assemble("       you  ", ("".join(you), "cyan")), soft_wrap=True)
         self._console.print(Text.assemble("       nova ", ("".join(nova), "green")), soft_wrap=True)
         self._console.print(Text(f"       s    {scale}", "dim"), soft_wrap=True)
-
-    def _end_of(self, turn: int) -> float:
-        start, pcm = self._playback.turns[turn]
-        return start - self._start + len(pcm) / 2 / self._playback.sample_rate
 
     def _sum_up(self, out: Path) -> None:
         session, table = self._session, Table.grid(padding=(0, 2))

@@ -87,7 +87,8 @@ class Transcript(EventBase):
 
     Attributes:
         role: "USER" or "ASSISTANT".
-        text: A piece of it: several of a turn and role read on without a break.
+        text: A piece of it. Pieces of one block follow one another as they are; between blocks belongs a
+            blank, where neither side has one.
         stage: "SPECULATIVE" is about to be spoken: show it. "FINAL" was spoken: keep it. What the user says
             is always FINAL; each piece of the model's speech comes first SPECULATIVE and then, unless
             somebody broke in, FINAL with the same text.

@@ -369,7 +369,7 @@ def _message(payload: bytes) -> str:
 class _Chain:
     """The signatures of one stream, each over the one before (SigV4, "AWS4-HMAC-SHA256-PAYLOAD")."""
 
-    __slots__ = ("_day", "_derive", "_key", "_place", "_prior", "_second", "_stamp")
+    __slots__ = ("_day", "_derive", "_mac", "_place", "_prior", "_second", "_stamp")
 
     def __init__(self, *, secret_key: str, region: str, signature: str, service: str = "bedrock") -> None:
         # A closure, so that no attribute holds the secret for somebody to print.
@@ -378,7 +378,7 @@ class _Chain:
         self._prior = signature
         self._second = -1
         self._day = self._stamp = ""
-        self._key = b""
+        self._mac = hmac.new(b"", digestmod="sha256")
 
     def _sign(self, date: bytes, at: int, payload: bytes) -> bytes:
         if at // 1000 != self._second:
@@ -388,7 +388,7 @@ class _Chain:
                 self._stamp[:8] != self._day
             ):  # a signing key lives for one day, and a stream may cross midnight
                 self._day = self._stamp[:8]
-                self._key = self._derive(self._day)
+                self._mac = hmac.new(self._derive(self._day), digestmod="sha256")
         covered = "\n".join(
             (
                 "AWS4-HMAC-SHA256-PAYLOAD",
@@ -396,10 +396,12 @@ class _Chain:
                 f"{self._day}/{self._place}",
                 self._prior,
                 hashlib.sha256(date).hexdigest(),
-                hashlib.sha256(payload).hexdigest(),
+                _sha256(payload),
             )
         )
-        return hmac.digest(self._key, covered.encode(), "sha256")
+        mac = self._mac.copy()  # hmac.digest() lets go of the GIL, see `_sha256`
+        mac.update(covered.encode())
+        return mac.digest()
 
 
 class ChunkSigner(_Chain):
@@ -511,3 +513,15 @@ def _signing_key(secret_key: str, *scope: str) -> bytes:
     for part in (*scope, "aws4_request"):
         key = hmac.digest(key, part.encode(), "sha256")
     return key
+
+
+# hashlib lets go of the GIL for inputs of 2 KiB and more. The network thread waits for just that, and to get
+# it back takes many times as long as the hash.
+_HASHED_AT_ONCE: Final = 2**11 - 1
+
+
+def _sha256(data: bytes) -> str:
+    digest = hashlib.sha256()
+    for at in range(0, len(data), _HASHED_AT_ONCE):
+        digest.update(data[at : at + _HASHED_AT_ONCE])
+    return digest.hexdigest()

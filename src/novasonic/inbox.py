@@ -51,16 +51,17 @@ class Inbox:
         self._changed.set()
 
     def _overtake(self, interruption: Interrupted) -> None:
-        ahead = deque[Event]()
-        while self._events and isinstance(self._events[0], Interrupted):
-            ahead.append(self._events.popleft())
         kept = [
             event
             for event in self._events
             if not (isinstance(event, AudioChunk) and event.turn <= interruption.turn)
         ]
-        self._events = deque((*ahead, interruption, *kept))
-        self._bytes = sum(map(_size, self._events))
+        ahead = next((n for n, event in enumerate(kept) if not isinstance(event, Interrupted)), len(kept))
+        kept.insert(ahead, interruption)
+        cut, self._events = self._events, deque(kept)
+        self._bytes = sum(map(_size, kept))
+        # Freeing a minute of speech takes longer than all of this: the program is to hear of it first.
+        asyncio.get_running_loop().call_soon(cut.clear)
         self._taken.set()
 
     async def room(self) -> None:

@@ -760,12 +760,49 @@ def _open(data: bytes) -> tuple[str, Any]:
     return next(iter(events.items()))
 
 
+# Twelve times a second and session the service says `audioOutput`, in these members: msgspec reads them in a
+# third of the time, base64 included. What looks different, if only a little, goes the way of all others.
+
+
+class _AudioBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    content: bytes
+    completion_id: str = ""
+    content_id: str = ""
+    prompt_name: str = ""
+    role: str = "ASSISTANT"
+    session_id: str = ""
+
+
+class _AudioEvent(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    audio_output: _AudioBody
+
+
+class _AudioDocument(msgspec.Struct, forbid_unknown_fields=True):
+    event: _AudioEvent
+
+
+_decode_audio: Final = msgspec.json.Decoder(_AudioDocument).decode
+
+
 def decode_output(data: bytes) -> OutputMessage:
     """Read what the service says.
 
     Raises:
         RemoteProtocolError: If `data` is not a document with exactly one event.
     """
+    try:
+        audio = _decode_audio(data).event.audio_output
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        pass
+    else:
+        return AudioOutput(
+            session_id=audio.session_id,
+            prompt_name=audio.prompt_name,
+            completion_id=audio.completion_id,
+            content_id=audio.content_id,
+            role=audio.role,
+            content=audio.content,
+        )
     name, members = _open(data)
     read = _OUTPUT.get(name)
     if read is None or not isinstance(members, dict):

@@ -64,6 +64,7 @@ class Answer:
         self._sample_rate = sample_rate
         self._user_text = ""
         self._usage = Usage()
+        self._block = ""  # the latest that held a text
         self._tool_calls: list[events.ToolCall] = []
         self._interrupted = set[int]()  # by turn: an interruption overtakes even the start of what it cuts
         self._begin_again(after_turn)
@@ -86,11 +87,11 @@ class Answer:
                 self._sample_rate = sample_rate
             case events.UserSpeechStarted():
                 self.complete = False
-            case events.Transcript(role="USER", text=text):
+            case events.Transcript(role="USER"):
                 self.complete = False
-                self._user_text = read_on(self._user_text, text)
-            case events.Transcript(role="ASSISTANT", stage="SPECULATIVE", text=text):
-                self._text = read_on(self._text, text)
+                self._user_text = self._read_on(self._user_text, event)
+            case events.Transcript(role="ASSISTANT", stage="SPECULATIVE"):
+                self._text = self._read_on(self._text, event)
             case events.TurnStarted(turn=turn):
                 self._begin_again(turn)
             case events.Interrupted(turn=turn):
@@ -102,6 +103,11 @@ class Answer:
                 self._latency = latency
             case _:
                 pass
+
+    def _read_on(self, text: str, more: events.Transcript) -> str:
+        """Add to a text: inside a block its pieces follow one another as they are."""
+        inside, self._block = more.content_id and more.content_id == self._block, more.content_id
+        return text + more.text if inside else read_on(text, more.text)
 
     def reply(self) -> Reply:
         """Return what there is."""

@@ -30,6 +30,9 @@ CHANNELS: Final = (1, 32)
 RATES: Final = (8_000, 192_000)
 """Below, speech is not understood; above, no device records."""
 
+_OVERDRIVEN: Final = 16.0
+"""Floats beyond this, 24 dB too loud, are no overdriven sound but numbers of another scale."""
+
 Encoding = Literal["pcm16", "mulaw", "alaw"]
 """What bytes mean: 16-bit little-endian PCM, or one of the laws of G.711, a byte a sample."""
 
@@ -142,6 +145,11 @@ def levels_of_array(samples: "NDArray[Any]", encoding: Encoding = "pcm16") -> "L
     if kind == "f" and size in {4, 8}:
         if not np.isfinite(samples).all():
             raise ConfigurationError("audio has samples that are not numbers (NaN or infinity)")
+        if (loudest := float(abs(samples).max(initial=0.0))) > _OVERDRIVEN:
+            raise ConfigurationError(
+                f"audio has floats of up to {loudest:g}, but they must lie between -1 and 1; divide 16-bit "
+                "numbers by 32768, or pass them as int16"
+            )
         # Clipped before anything is reckoned: what is far beyond would overflow.
         return cast("Levels", samples.clip(-1, 1) * 32768)
     if kind == "i" and size == WIDTH:

@@ -66,7 +66,7 @@ class Heard(_Text, frozen=True, kw_only=True):
 
     Attributes:
         text: The words, usually without capitals, as the service writes them.
-        place: Where the block stands; None leaves it to `Behaviour.user_text`.
+        place: Where the block stands; None leaves it to `Behaviour.user_text`. Pieces keep their order.
         at: Seconds after the start of the speech, for an "early" piece. None: each `user_text_every`.
         window: In which stretch of the utterance it was said, counted from 1: the service ends a stretch at
             each pause, and answers them all when the user does not go on.

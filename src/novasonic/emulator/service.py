@@ -547,29 +547,24 @@ class Stream:
 
     def _report_end(self, window: Window, pieces: Sequence[Heard]) -> None:
         """Say the texts of the user and the end of the speech, each in its place."""
-        where = self._behaviour.user_text
-
-        def tell(piece: Heard, inside: Callable[[], None] | None = None) -> None:
-            self._tell_user_text(piece.text, inside)
+        ended = False
 
         def end() -> None:
+            nonlocal ended
+            ended = True
             if self._model.reports_user_speech:
                 self._outbox.say(
                     messages.UserSpeechEnd(offset_ms=window.end_ms, detected_at_ms=window.detected_ms),
                     self._now,
                 )
 
-        around = [piece for piece in pieces if (piece.place or where) == "around"][:1]
-        for piece in pieces:
-            if (piece.place or where) in {"before", "early"}:
-                tell(piece)
-        if around:
-            tell(around[0], end)
-        else:
+        for piece in pieces:  # they keep their order, so nothing comes "before" once the end was told
+            place = "after" if ended else piece.place or self._behaviour.user_text
+            if place == "after" and not ended:
+                end()
+            self._tell_user_text(piece.text, end if place == "around" else None)
+        if not ended:
             end()
-        for piece in pieces:
-            if (piece.place or where) in {"after", "around"} and piece not in around:
-                tell(piece)
 
     def _plan_answer(self, utterance: Utterance) -> None:
         turn = utterance.turn
