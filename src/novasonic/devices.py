@@ -33,6 +33,7 @@ from novasonic.portaudio import (
     PortAudio,
     explained,
     find_device,
+    leave_at_exit,
     list_devices,
     portaudio_library,
 )
@@ -122,6 +123,7 @@ class _OpenDevice(ABC):
             threading.Thread(target=self._close, name="novasonic-device", daemon=True).start()
             if not isinstance(exc, TimeoutError):
                 raise
+            leave_at_exit()
             raise DeviceError(
                 f"the {self._what} does not open within {_OPENING:g} s; another program may hold it"
             ) from exc
@@ -140,6 +142,7 @@ class _OpenDevice(ABC):
             await _in_thread(self._close, _CLOSING)
         except TimeoutError:
             logger.warning("the %s does not close; it is left alone", self._what)
+            leave_at_exit()
 
     @property
     def _what(self) -> str:
@@ -169,8 +172,9 @@ class _OpenDevice(ABC):
     def _close(self) -> None:
         with _one_at_a_time:
             stream, self._stream = self._stream, None
-            if stream is not None:
-                stream.abort()  # unlike stop(), does not wait until all was played
+        if stream is not None:
+            stream.abort()  # unlike stop(), does not wait until all was played; but may hang all the same
+            with _one_at_a_time:
                 stream.close()
 
     def _keep_watch(self, before: int) -> None:

@@ -3,8 +3,10 @@
 It is imported when a device is first asked for: PortAudio then looks for devices, once.
 """
 
+import atexit
 import contextlib
 import importlib
+import sys
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, cast
@@ -97,6 +99,17 @@ def portaudio_library() -> PortAudio:
         ) from exc
     except Exception as exc:  # sounddevice's own; its class is not to be had, as the import failed
         raise DeviceError(f"PortAudio does not start: {exc}; check this machine's sound system") from exc
+
+
+def leave_at_exit() -> None:
+    """Let the program end without PortAudio's goodbye.
+
+    sounddevice ends PortAudio as the interpreter exits, which waits for every stream: for ever for one that
+    hangs, as those of ALSA now and then do when their sound server dies.
+    """
+    goodbye = getattr(sys.modules.get("sounddevice"), "_exit_handler", None)
+    if goodbye is not None:
+        atexit.unregister(goodbye)
 
 
 @contextlib.contextmanager
