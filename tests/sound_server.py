@@ -94,6 +94,10 @@ class SoundServer:
             time.sleep(0.05)
         raise AssertionError(f"the sound server does not start: {log.read_text()}")
 
+    def freeze(self) -> None:
+        """Stand still: whoever waits for an answer waits for ever."""
+        self._process.send_signal(signal.SIGSTOP)
+
     def die(self) -> None:
         """End at once, as if everything were unplugged."""
         self._process.send_signal(signal.SIGKILL)
