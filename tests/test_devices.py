@@ -600,7 +600,10 @@ def test_what_is_unplugged_in_the_middle_is_one_sentence_each(
         assert program.stdout is not None
         assert program.stdout.readline() == "ready\n"
         getattr(server, what)()
-        said, _ = program.communicate(timeout=30)
+        try:
+            said, _ = program.communicate(timeout=30)
+        finally:
+            program.kill()  # one that hangs would outlive the test
     # Even of a server that has died ALSA does not always tell.
     how = r"(is gone|has been dead for 5 s); was it unplugged\?"
     assert re.fullmatch(f"the microphone 'default' {how}\nthe loudspeaker 'default' {how}\n", said)
