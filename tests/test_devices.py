@@ -532,9 +532,9 @@ def server(tmp_path: Path) -> Iterator[SoundServer]:
         yield running
 
 
-def run(program: str, server: SoundServer, folder: Path) -> str:
+def run(program: str, server: SoundServer, folder: Path, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program, *arguments],
         env=server.env,
         cwd=folder,
         capture_output=True,
@@ -600,8 +600,53 @@ def test_what_is_unplugged_in_the_middle_is_one_sentence_each(
         assert program.stdout is not None
         assert program.stdout.readline() == "ready\n"
         getattr(server, what)()
-        said, _ = program.communicate(timeout=30)
+        try:
+            said, _ = program.communicate(timeout=30)
+        finally:
+            program.kill()  # one that hangs would outlive the test
     # Even of a server that has died ALSA does not always tell.
     how = r"(is gone|has been dead for 5 s); was it unplugged\?"
     assert re.fullmatch(f"the microphone 'default' {how}\nthe loudspeaker 'default' {how}\n", said)
     assert program.returncode == 0
+
+
+ECHO = """
+import asyncio, sys
+from novasonic import Interrupted
+from novasonic.audio import load
+from novasonic.devices import Microphone, Speaker
+from novasonic.dialogue import Dialogue
+from novasonic.emulator import MemoryConnector, Say, Scenario, Turn
+from novasonic.session import SonicSession
+
+ANSWER = [Say("One.", sound="answer-1.wav"), Say("Two.", sound="answer-2.wav")]
+SERVICE = MemoryConnector(Scenario(turns=[Turn(typed="*", says=ANSWER)]))
+
+async def main(cancel):
+    broken = []
+    async with Speaker() as speaker, Microphone(echo_of=speaker if cancel else None) as microphone:
+        async with SonicSession(transport=SERVICE) as session:
+            def note(event):
+                if isinstance(event, Interrupted):
+                    broken.append(event)
+                    dialogue.end()
+            dialogue = Dialogue(session, microphone, speaker, on_event=note)
+            running = asyncio.create_task(dialogue.run())
+            await session.send_text("Tell me of the weather.")
+            await asyncio.wait({running}, timeout=7)
+            dialogue.end()
+            await running
+    print(microphone.echo, len(broken))
+
+load()
+asyncio.run(main(sys.argv[1] == "cancel"))
+"""
+
+
+@pytest.mark.skipif(not can_cancel(), reason="needs the extra aec")
+@pytest.mark.parametrize(("how", "said"), [("off", "off 1\n"), ("cancel", "cancel 0\n")])
+def test_the_assistant_does_not_break_in_on_itself(
+    server: SoundServer, tmp_path: Path, how: str, said: str
+) -> None:
+    """The microphone hears all that the loudspeaker plays: without help, each answer is its own end."""
+    assert run(ECHO, server, tmp_path, how) == said

@@ -216,11 +216,14 @@ def test_the_example_with_a_microphone_runs_as_shown(
         text=True,
     ) as program:
         assert program.stdout is not None
-        assert program.stdout.readline() == "default -> default, echo: cancel\n"
-        speaking = ["paplay", "--device=room", str(QUESTION)]
-        subprocess.run(speaking, env=env, check=True)
-        assert re.match(r"USER: \((3|4)\.\d seconds of speech\)", program.stdout.readline())
-        assert re.match(r"ASSISTANT: I heard (3|4)\.\d seconds", program.stdout.readline())
-        program.send_signal(signal.SIGINT)
-        assert program.stdout.read() == "Goodbye.\n"
-        assert program.wait(20) == 0
+        try:
+            assert program.stdout.readline() == "default -> default, echo: cancel\n"
+            speaking = ["paplay", "--device=room", str(QUESTION)]
+            subprocess.run(speaking, env=env, check=True)
+            assert re.match(r"USER: \((3|4)\.\d seconds of speech\)", program.stdout.readline())
+            assert re.match(r"ASSISTANT: I heard (3|4)\.\d seconds", program.stdout.readline())
+            program.send_signal(signal.SIGINT)
+            assert program.stdout.read() == "Goodbye.\n"
+            assert program.wait(20) == 0
+        finally:
+            program.kill()  # one that hangs would outlive the test
