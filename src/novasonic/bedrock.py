@@ -205,7 +205,7 @@ class _Preparation(Interceptor[Any, Any, Any, Any]):
         call.add_done_callback(lambda done: None if done.cancelled() else self._fail(done.exception()))
         return await self._signed
 
-    async def get_identity(self, *, properties: Mapping[str, Any]) -> AWSCredentialsIdentity:  # noqa: ARG002
+    async def get_identity(self, *, properties: Mapping[str, Any]) -> AWSCredentialsIdentity:  # noqa: ARG002 - the SDK passes it
         return self._identity
 
     async def invalidate(self) -> None:
