@@ -42,6 +42,7 @@ from novasonic.errors import (
     TransportError,
 )
 from novasonic.session import SonicSession, ask
+from novasonic.tools import ToolContext, tool
 from novasonic.transport import Connector
 
 pytestmark = pytest.mark.clock("fast")
@@ -212,6 +213,172 @@ async def test_three_tools_are_called_and_answered_in_any_order(running: Running
                 said = getattr(event, "text", "")
         assert said == "It is 7 degrees at noon."
         assert len(service.log.tool_results) == 3
+
+
+async def test_tools_run_side_by_side_while_the_model_talks_on(running: Running, utterance: Path) -> None:
+    """One is slow, one fails, one nobody knows: each call gets one answer, as soon as there is one."""
+    scenario = Scenario(
+        turns=[
+            Turn(
+                heard="book me a table, and tell me the weather",
+                calls=[
+                    ToolCall("book_table", arguments={"people": 2}),
+                    ToolCall("weather", arguments={"city": "Atlantis"}),
+                    ToolCall("order_taxi", arguments={}),
+                ],
+                says=[Say("I am looking into all of that.", seconds=4)],
+                then=["Your table is number {table}."],
+            )
+        ]
+    )
+    booked = asyncio.Event()
+
+    @tool
+    async def book_table(people: int) -> dict[str, int]:
+        """Book a table."""
+        await booked.wait()
+        return {"table": people + 10}
+
+    @tool
+    def weather(city: str) -> str:
+        """The weather of a city."""
+        raise LookupError(f"no such city: {city}")
+
+    async with running(scenario) as service:
+        async with SonicSession(transport=service.connect, tools=[book_table, weather]) as session:
+            asking = asyncio.create_task(session.play_file(utterance))
+            seen: list[events.Event] = []
+            async for event in session:
+                seen.append(event)
+                if isinstance(event, events.TurnEnded) and event.turn == 1:
+                    booked.set()  # the model has said that it looks
+                if isinstance(event, events.TurnEnded) and event.turn == 2:
+                    break
+            await asking
+            [_, answer] = session.history
+        log = service.log
+    results = [each for each in seen if isinstance(each, events.ToolResult)]
+    assert sorted(each.name for each in results[:2]) == ["order_taxi", "weather"]
+    assert results[2].name == "book_table"
+    assert {each.name: each.result for each in results} == {
+        "weather": {"error": "LookupError: no such city: Atlantis"},
+        "order_taxi": {"error": "there is no tool named 'order_taxi'; there are: book_table, weather"},
+        "book_table": {"table": 12},
+    }
+    kinds = [type(each).__name__ for each in seen]
+    assert kinds.index("AudioChunk") < seen.index(results[2]), "it talks on"
+    assert seen.index(results[1]) < kinds.index("TurnEnded") < seen.index(results[2])
+    assert list(log.tool_results) == [each.id for each in results], "in the order in which they were there"
+    assert answer.text == "I am looking into all of that. Your table is number 12."
+    assert [(each.name, each.error is None) for each in answer.tool_calls] == [
+        ("book_table", True),
+        ("weather", False),
+        ("order_taxi", False),
+    ]
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+async def test_a_barge_in_cancels_only_the_tool_that_wants_it(
+    running: Running, utterance: Path, *, cancel: bool
+) -> None:
+    scenario = Scenario(
+        turns=[
+            Turn(
+                heard="find me a flight",
+                calls=[ToolCall("flights")],
+                says=[Say("I am looking at all the airlines that there are.", seconds=30)],
+                then="I have {result}.",
+            ),
+            Turn(heard="and a hotel", says="A hotel as well."),
+        ]
+    )
+    found = asyncio.Event()
+
+    @tool(cancel_on_interrupt=cancel)
+    async def flights() -> str:
+        """Find flights."""
+        await found.wait()
+        return "a flight"
+
+    async with running(scenario) as service:
+        async with SonicSession(transport=service.connect, tools=[flights]) as session:
+            await session.play_file(utterance)
+            await until(session, events.AudioChunk)
+            breaking_in = asyncio.create_task(session.play_file(utterance))
+            await until(session, events.Interrupted)
+            found.set()
+            result = (await until(session, events.ToolResult))[-1]
+            assert isinstance(result, events.ToolResult)
+            await breaking_in
+            said = ""
+            while "hotel" not in said:
+                said = getattr((await until(session, events.Transcript))[-1], "text", "")
+        assert len(service.log.tool_results) == 1
+    if cancel:
+        assert result.result == {"error": "the tool was cancelled, because the user broke in"}
+    else:
+        assert result.result == {"result": "a flight"}
+
+
+async def test_a_question_that_needs_a_tool_is_answered_in_one_line(running: Running) -> None:
+    def weather(city: str) -> dict[str, int]:
+        """The weather of a city."""
+        return {"celsius": len(city)}
+
+    turn = Turn(
+        typed="*",
+        says="Let me see.",
+        calls=[ToolCall("weather", arguments={"city": "Oslo"}, when="after")],
+        then="It is {celsius} degrees.",
+    )
+    async with running(Scenario(turns=[turn])) as service:
+        reply = await ask("How is the weather in Oslo?", transport=service.connect, tools=[weather])
+    assert reply.text == "Let me see. It is 4 degrees."
+    [call] = reply.tool_calls
+    assert (call.name, call.arguments, call.result) == ("weather", {"city": "Oslo"}, {"celsius": 4})
+
+
+async def test_the_same_call_twice_is_answered_once(running: Running) -> None:
+    ran: list[str] = []
+
+    @tool
+    def ring(times: int) -> None:
+        """Ring the bell."""
+        ran.append("ding" * times)
+
+    calls = [ToolCall("ring", arguments={"times": 1})]
+    turn = Turn(typed="*", calls=calls, then="It has rung.")
+    async with running(Scenario(turns=[turn])) as service:
+        reply = await ask("Ring it.", transport=service.connect, tools=[ring])
+        assert service.log.outcome == "completed"
+    assert (reply.text, ran, len(reply.tool_calls)) == ("It has rung.", ["ding"], 1)
+
+
+async def test_a_tool_can_have_something_said_meanwhile(running: Running) -> None:
+    """And what makes the model say it is none of the user's words."""
+
+    @tool
+    async def search(context: ToolContext) -> str:
+        """Search."""
+        await context.say("This takes a while.")
+        return "nothing"
+
+    turns = [
+        Turn(typed="Search.", calls=[ToolCall("search")], then="I found {result}."),
+        Turn(typed="*takes a while*", says="It takes a while, sorry."),
+    ]
+    async with running(Scenario(turns=turns)) as service:
+        async with SonicSession(transport=service.connect, tools=[search]) as session:
+            await session.send_text("Search.")
+            said = list[str]()
+            async for event in session:
+                if isinstance(event, events.Transcript) and event.stage == "SPECULATIVE":
+                    said.append(event.text)
+                if len(said) == 2:
+                    break
+            assert sorted(said) == ["I found nothing.", "It takes a while, sorry."]
+            assert [each.text for each in session.history if each.role == "USER"] == ["Search."]
+        assert len(service.log.typed) == 2
 
 
 class _Twenty:

@@ -1,16 +1,20 @@
 """A session on the real wire and a real clock, where deadlines matter, and with what the AWS SDK finds."""
 
 import asyncio
+import itertools
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from novasonic.audio import load
 from novasonic.credentials import Credentials
-from novasonic.emulator import Emulator, Fault, Say, Scenario, Turn
+from novasonic.emulator import Emulator, Fault, Say, Scenario, ToolCall, Turn
 from novasonic.emulator.hum import hum
 from novasonic.errors import (
     AccessDeniedError,
@@ -23,6 +27,7 @@ from novasonic.errors import (
 from novasonic.events import AudioChunk, Event
 from novasonic.messages import AudioInput
 from novasonic.session import SessionState, SonicSession
+from novasonic.tools import tool
 
 load()
 
@@ -219,3 +224,54 @@ def test_a_program_ends_and_says_nothing_that_it_was_not_asked_for(kind: str, er
     )
     assert done.stdout.strip() == error
     assert done.stderr == ""
+
+
+class _Lateness:
+    """How late the machine itself is, seen from a thread that does nothing but wait."""
+
+    def __init__(self) -> None:
+        self.worst = 0.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def _watch(self) -> None:
+        before = time.monotonic()
+        while not self._over.wait(0.01):
+            now = time.monotonic()
+            self.worst, before = max(self.worst, now - before - 0.01), now
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+async def test_a_tool_that_blocks_its_thread_delays_no_audio(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten seconds of it: a program may call what was never made for asyncio."""
+
+    @tool
+    def block() -> str:
+        """Block the thread."""
+        time.sleep(10)
+        return "awake"
+
+    turn = Turn(typed="*", calls=[ToolCall("block")], then="It is {result}.")
+    async with Emulator(Scenario(turns=[turn]), voice=hum) as bedrock:
+        point_at(monkeypatch, bedrock)
+        async with SonicSession(tools=[block]) as session:
+            sent: list[float] = []
+            session.on_message(
+                lambda message, now: sent.append(now) if isinstance(message, AudioInput) else None
+            )
+            with _Lateness() as machine:
+                reply = await session.ask("Sleep.")
+    [call] = reply.tool_calls
+    assert reply.text == "It is awake."
+    assert call.elapsed is not None
+    assert call.elapsed >= 10
+    assert len(sent) > 300, "silence flowed all the time"
+    gaps = [after - before for before, after in itertools.pairwise(sent)]
+    assert max(gaps) < 0.1 + machine.worst

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
         SessionEnded,
         SessionStarted,
         ToolCall,
+        ToolResult,
+        ToolRun,
         Transcript,
         TurnEnded,
         TurnStarted,
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from novasonic.models import Usage
     from novasonic.reply import Reply
     from novasonic.session import SessionState, SonicSession, Stats, ask
+    from novasonic.tools import Tool, ToolContext, tool
 
 __version__: Final = "0.1.0"
 
@@ -90,7 +93,11 @@ __all__ = [
     "Stats",
     "StreamLostError",
     "ThrottledError",
+    "Tool",
     "ToolCall",
+    "ToolContext",
+    "ToolResult",
+    "ToolRun",
     "ToolSpec",
     "Transcript",
     "TransportError",
@@ -103,6 +110,7 @@ __all__ = [
     "UserSpeechStarted",
     "ask",
     "converse",
+    "tool",
 ]
 
 _HOMES: Final = {
@@ -113,10 +121,13 @@ _HOMES: Final = {
     "SessionState": "session",
     "SonicSession": "session",
     "Stats": "session",
+    "Tool": "tools",
+    "ToolContext": "tools",
     "ToolSpec": "messages",
     "Usage": "models",
     "ask": "session",
     "converse": "dialogue",
+    "tool": "tools",
 }
 
 

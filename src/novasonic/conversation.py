@@ -13,16 +13,19 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal, Protocol, assert_never
+from typing import Any, Final, Literal, Protocol, assert_never
+
+import msgspec
 
 from novasonic import events, messages
-from novasonic.events import Event, Latency
+from novasonic.events import Event, Latency, ToolCall, ToolResult, ToolRun
 from novasonic.messages import InputMessage, OutputMessage
 from novasonic.models import Prices, Usage
 
 _RATE_UNLESS_TOLD: Final = 24_000
 _TIMES_KEPT: Final = 4096  # sends whose time is remembered: two minutes of 32 ms frames
 _NO_WORD: Final = 0.02  # seconds in which nothing is said, but sums of seconds may differ
+_PROMPTS_KEPT: Final = 8  # that an echo is looked for in
 _UNSETTLED_KEPT: Final = 8  # responses that wait for their FINAL texts; more than two were never seen
 
 
@@ -37,6 +40,8 @@ class Message:
         interrupted: Whether the user broke in. What the model says next is a message of its own.
         heard: Seconds of speech that were heard of an interrupted message; None if no player tells.
         heard_text: The part of `text` that `heard` covers: an estimate, cut in proportion.
+        tool_calls: The tools that the model called meanwhile, each with its answer. A message may consist of
+            nothing else.
     """
 
     role: Literal["USER", "ASSISTANT"]
@@ -44,6 +49,7 @@ class Message:
     interrupted: bool = False
     heard: float | None = None
     heard_text: str | None = field(default=None, repr=False)
+    tool_calls: tuple[ToolRun, ...] = ()
 
 
 class Player(Protocol):
@@ -71,6 +77,7 @@ class _Response:
     turn: int
     asked_at: float | None
     segments: list[_Segment] = field(default_factory=list[_Segment])
+    calls: dict[str, ToolRun] = field(default_factory=dict[str, ToolRun])
     text_at: float | None = None
     audio_at: float | None = None
     heard_at: float | None = None
@@ -92,6 +99,15 @@ class _Response:
     def settled(self) -> bool:
         """Whether no FINAL text of it will come any more."""
         return self.ended and all(segment.confirmed for segment in self.segments)
+
+
+@dataclass(slots=True, kw_only=True)
+class _OpenCall:
+    """A tool call that has no answer yet."""
+
+    call: ToolCall
+    response: _Response
+    at: float
 
 
 @dataclass(slots=True, kw_only=True)
@@ -164,7 +180,11 @@ class Conversation:
         self._cut = 0  # the latest turn that was interrupted
         self._blocks: dict[str, _Block] = {}
         self._calls: set[str] = set()
+        self._open_calls: dict[str, _OpenCall] = {}
+        self._answering: dict[str, str] = {}  # tool use ids, by content name
         self._typing: dict[str, str] = {}  # by content name
+        self._prompts: set[str] = set()  # content names of what is typed, but not by the user
+        self._prompted = deque[str](maxlen=_PROMPTS_KEPT)
         self._asked_at: float | None = None
         self._speech_began_at: float | None = None
         self._sent_audio = _SentAudio(sample_rate)
@@ -185,8 +205,12 @@ class Conversation:
                 merged.append(message)
         return tuple(merged)
 
-    def sent(self, message: InputMessage, now: float) -> None:
-        """Take note of what was sent, at the time `now` in seconds of any clock."""
+    def prompted(self, content_name: str) -> None:
+        """Take note that the text that will be sent under this name is none of the user's words."""
+        self._prompts.add(content_name)
+
+    def sent(self, message: InputMessage, now: float) -> list[Event]:
+        """Take note of what was sent, at the time `now` in seconds of any clock; return what that means."""
         match message:
             case messages.AudioInput(content=pcm):
                 self._sent_audio.add(len(pcm) // 2, now)
@@ -195,10 +219,20 @@ class Conversation:
             case messages.TextInput(content_name=name, content=text) if name in self._typing:
                 self._typing[name] += text
             case messages.InputContentEnd(content_name=name) if name in self._typing:
-                self._utterance().pieces.append(_Piece(text=self._typing.pop(name), typed=True))
+                text = self._typing.pop(name)
+                if name in self._prompts:
+                    self._prompts.remove(name)
+                    self._prompted.append(text)
+                else:
+                    self._utterance().pieces.append(_Piece(text=text, typed=True))
                 self._asked_at = now
+            case messages.InputContentStart(tool_use_id=str(id_), content_name=name):
+                self._answering[name] = id_
+            case messages.ToolResult(content_name=name, content=text):
+                return self._tool_answered(self._answering.pop(name, ""), text, now)
             case _:
                 pass
+        return []
 
     def feed(self, message: OutputMessage, now: float) -> list[Event]:
         """Take in what the service said, at the time `now`, and return what that means to a listener."""
@@ -359,6 +393,7 @@ class Conversation:
                 interrupted=response.interrupted,
                 reason=reason,
                 latency=response.latency,
+                tool_calls=tuple(response.calls.values()),
                 source=(message,),
             )
         ]
@@ -440,6 +475,8 @@ class Conversation:
 
     def _user_said(self, block: _Block, message: messages.TextOutput, now: float) -> list[Event]:
         if block.utterance is None:
+            if message.content in self._prompted:
+                return []  # an echo, if the service should do that
             block.utterance = self._utterance()
             block.utterance.pieces.append(block.piece)
         block.piece.text += message.content
@@ -525,7 +562,28 @@ class Conversation:
             error=None if arguments is not None else "the arguments are no JSON object",
             source=(message,),
         )
+        response = block.response or self._current()
+        response.calls[call.id] = ToolRun.of(call)
+        self._open_calls[call.id] = _OpenCall(call=call, response=response, at=now)
         return [*started, call]
+
+    def _tool_answered(self, id_: str, text: str, now: float) -> list[Event]:
+        answered = self._open_calls.pop(id_, None)
+        if answered is None:
+            return []
+        call, response = answered.call, answered.response
+        result: dict[str, Any] = msgspec.json.decode(text)
+        error = result.get("error")
+        answer = ToolResult(
+            turn=response.turn,
+            id=id_,
+            name=call.name,
+            result=result,
+            error=error if isinstance(error, str) else None,
+            elapsed=now - answered.at,
+        )
+        response.calls[id_] = response.calls[id_].answered(answer)
+        return [answer]
 
     # --- history ------------------------------------------------------------------------------------------
 
@@ -536,7 +594,7 @@ class Conversation:
                     yield Message(role="USER", text=text)
                 case _Response():
                     message = _spoken(said)
-                    if message.text.strip():
+                    if message.text.strip() or message.tool_calls:
                         yield message
                 case _:
                     pass
@@ -586,6 +644,7 @@ def _spoken(response: _Response) -> Message:
         interrupted=response.interrupted,
         heard=response.heard,
         heard_text=heard_text if response.heard is not None else None,
+        tool_calls=tuple(response.calls.values()),
     )
 
 
@@ -607,4 +666,9 @@ def read_on(text: str, more: str) -> str:
 
 def _joined(first: Message, second: Message) -> Message:
     heard_text = None if second.heard_text is None else read_on(first.text, second.heard_text)
-    return replace(second, text=read_on(first.text, second.text), heard_text=heard_text)
+    return replace(
+        second,
+        text=read_on(first.text, second.text),
+        heard_text=heard_text,
+        tool_calls=(*first.tool_calls, *second.tool_calls),
+    )

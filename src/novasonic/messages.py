@@ -190,10 +190,15 @@ InputMessage = (
 
 
 def text_block(
-    text: str, *, prompt_name: str, role: InputRole, interactive: bool = False
+    text: str,
+    *,
+    prompt_name: str,
+    role: InputRole,
+    interactive: bool = False,
+    content_name: str | None = None,
 ) -> tuple[InputMessage, ...]:
     """Return the messages that say `text` in a block of its own, split as the service wants it."""
-    name = str(uuid4())
+    name = content_name or str(uuid4())
     return (
         InputContentStart(
             prompt_name=prompt_name, content_name=name, type="TEXT", role=role, interactive=interactive

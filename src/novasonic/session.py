@@ -9,15 +9,13 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import AsyncIterable, Buffer, Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import AsyncIterable, Buffer, Callable, Coroutine, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from types import TracebackType
-from typing import Any, Final, Self, TypedDict, Unpack, cast
+from typing import Any, Final, Self, TypedDict, Unpack
 from uuid import uuid4
-
-import msgspec
 
 from novasonic import audio, events, messages, models, playback
 from novasonic.audio import Encoding
@@ -36,13 +34,15 @@ from novasonic.errors import (
 from novasonic.events import Event
 from novasonic.files import SUFFIXES
 from novasonic.inbox import Inbox
-from novasonic.messages import Endpointing, Inference, InputMessage, OutputMessage, ToolSpec
+from novasonic.messages import Endpointing, Inference, InputMessage, OutputMessage
 from novasonic.models import Usage
 from novasonic.recorder import Recorder
 from novasonic.reply import Answer, Reply
+from novasonic.runner import ToolRunner
 from novasonic.settings import Settings, check_text
 from novasonic.speech import Form, Speech
 from novasonic.stream import Stream, open_stream
+from novasonic.tools import AnyTool, Tool, ToolContext, offered, result_text
 from novasonic.transport import Connector
 
 logger = logging.getLogger("novasonic.session")
@@ -52,6 +52,9 @@ _DEFAULT_SYSTEM: Final = "You are a friendly assistant. Keep your answers short:
 
 # What is left, in seconds, of `close_timeout` for giving up a stream whose goodbye nobody answered.
 _GIVING_UP: Final = 1.0
+
+# And for tools that do not end when they are cancelled.
+_GIVING_UP_TOOLS: Final = 1.0
 
 # A recording may hold pauses, and each may be answered. Once all of it was sent and so long, in seconds, no
 # more speech was heard in it, the last answer is the answer.
@@ -112,7 +115,8 @@ class SonicSession:
         model: Id of a model or an inference profile, or an ARN; or a `models.Model` with facts of your own.
         voice: One of the model's voices.
         system: What the model is told about itself and its task.
-        tools: Tools that the model may call; the program answers with `send_tool_result`.
+        tools: What the model may call: functions, decorated with `tool` or not, which the session runs beside
+            the conversation; or `ToolSpec`s, whose calls the program answers with `send_tool_result`.
         tool_choice: "auto", "any", or the name of the tool that each response must begin with.
         history: What was said before; the user first.
         inference: How the model chooses its words.
@@ -146,7 +150,7 @@ class SonicSession:
         model: str | models.Model = _DEFAULT_MODEL,
         voice: str = "matthew",
         system: str = _DEFAULT_SYSTEM,
-        tools: Sequence[ToolSpec] = (),
+        tools: Sequence[AnyTool] = (),
         tool_choice: str | None = None,
         history: Sequence[Message] = (),
         inference: Inference = Inference(),  # noqa: B008 - frozen
@@ -164,11 +168,12 @@ class SonicSession:
         close_timeout: float = 5.0,
         transport: Connector | None = None,
     ) -> None:
+        tools = offered(tools)
         self._settings = Settings(
             model=models.lookup(model),
             voice=voice,
             system=system,
-            tools=tuple(tools),
+            tools=tuple(each.spec if isinstance(each, Tool) else each for each in tools),
             tool_choice=tool_choice,
             history=tuple(history),
             inference=inference,
@@ -200,7 +205,9 @@ class SonicSession:
             history=history, prices=self._settings.model.prices, sample_rate=input_rate
         )
         self._listeners: list[Callable[[InputMessage | OutputMessage, float], None]] = []
-        self._calls: set[str] = set()  # tool calls that wait for an answer
+        self._runner = ToolRunner(
+            tools, answer=self._answer_call, context=lambda call: ToolContext(session=self, call=call)
+        )
         self._received_seconds = 0.0
         self._end_reason = "CLOSED"
         self._reading = False
@@ -366,6 +373,9 @@ class SonicSession:
             self._state = SessionState.CLOSED
             return
         closing = self._close_soon(polite=polite)
+        task = asyncio.current_task()
+        if task in self._tasks or self._runner.owns(task):
+            return  # a source or a tool ends the session, which does not end before they have
         try:
             await asyncio.shield(closing)
         except asyncio.CancelledError:
@@ -388,11 +398,14 @@ class SonicSession:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        patience = self._settings.close_timeout
+        await self._runner.aclose(
+            answer=polite and not stream.ended, timeout=min(_GIVING_UP_TOOLS, patience / 4)
+        )
         if polite and not stream.ended:
             speech.finish()
             stream.finish()
-            patience = self._settings.close_timeout
-            await stream.wait_ended(patience - min(_GIVING_UP, patience / 2))
+            await stream.wait_ended(patience - min(_GIVING_UP + _GIVING_UP_TOOLS, patience / 2))
         inbox.close()  # if the service has not ended by now, all that can come has come
         await stream.aclose()
         if self._recorder is not None:
@@ -459,10 +472,15 @@ class SonicSession:
             except ConfigurationError as exc:
                 self._fail(exc)
 
-    async def send_text(self, text: str) -> None:
+    async def send_text(self, text: str, *, in_history: bool = True) -> None:
         """Send what the user typed; the model answers aloud. Also how the model is made to speak first.
 
         Nova 2 and later. Cancelling is safe: the text goes out whole all the same.
+
+        Args:
+            text: What to answer.
+            in_history: False for what the user did not say, such as an instruction of the program's: the
+                model answers it just the same, but it is no part of `history`.
 
         Raises:
             ConfigurationError: If the text is empty or too long.
@@ -473,35 +491,41 @@ class SonicSession:
         if not self.model.answers_typed_text:
             raise LocalProtocolError(f"{self.model.id} does not answer typed text; send speech instead")
         stream, _ = self._opened()
+        name = str(uuid4())
+        if not in_history:
+            self._conversation.prompted(name)
         await stream.say(
-            messages.text_block(text, prompt_name=stream.prompt_name, role="USER", interactive=True)
+            messages.text_block(
+                text, prompt_name=stream.prompt_name, role="USER", interactive=True, content_name=name
+            )
         )
 
     async def send_tool_result(self, call: events.ToolCall | str, result: object) -> None:
-        """Answer a tool call. The model waits for an answer to every call, and takes only one.
+        """Answer a tool call. The model wants an answer to every call, and takes only one.
 
-        Cancelling is safe: the answer goes out whole all the same.
+        For calls of a `ToolSpec`. Given for a tool that the session runs, it is the answer: the tool is
+        cancelled. Cancelling is safe: the answer goes out whole all the same.
 
         Args:
             call: The call, or its id.
-            result: Any value that JSON can hold. `{"error": "..."}` tells the model what went wrong.
+            result: Any value that JSON can hold, and what becomes one: dataclasses, pydantic models, dates,
+                enums and so on. One that is too long is cut, and the model is told so. `{"error": "..."}`
+                tells the model what went wrong.
 
         Raises:
             ConfigurationError: If `result` is nothing that JSON can hold.
             LocalProtocolError: If the call is not known or was answered, or the session is not open.
             TransportError: If it has failed.
         """
-        id_ = call if isinstance(call, str) else call.id
-        # Nova 2 user guide, "Input events": a tool's result is a JSON object in a *string*.
-        wrapped = cast("object", result) if isinstance(result, Mapping) else {"result": result}
-        try:
-            text = msgspec.json.encode(wrapped).decode()
-        except (TypeError, ValueError, RecursionError) as exc:
-            raise ConfigurationError(f"result cannot be written as JSON: {exc}") from exc
-        stream, _ = self._opened()
-        if id_ not in self._calls:
+        id_, text = call if isinstance(call, str) else call.id, result_text(result)
+        self._opened()
+        if not self._runner.claim(id_):
             raise LocalProtocolError(f"no tool call {id_!r} waits for an answer")
-        self._calls.discard(id_)
+        await self._answer_call(id_, text)
+
+    async def _answer_call(self, id_: str, text: str) -> None:
+        stream = self._stream
+        assert stream is not None  # noqa: S101 - only an open session has calls
         await stream.say(messages.tool_block(text, prompt_name=stream.prompt_name, tool_use_id=id_))
 
     def listen_to(
@@ -590,7 +614,9 @@ class SonicSession:
     async def ask(self, prompt: str | os.PathLike[str] | Buffer, *, timeout: float = 60.0) -> Reply:  # noqa: ASYNC109
         """Say one thing, and return the answer in full. Only while nobody else reads the session.
 
-        Other events of the turn are passed over. Cancelling is safe: the conversation goes on.
+        Other events of the turn are passed over. Tools that are functions run meanwhile, and the answer is
+        what the model says in the end. A call of a `ToolSpec` is the program's to answer: then the reply
+        comes at once, with that call in its `tool_calls`. Cancelling is safe: the conversation goes on.
 
         Args:
             prompt: What the user types; or a recording (a path, or a text that ends as those of recordings
@@ -605,7 +631,11 @@ class SonicSession:
             TransportError: If the session has failed.
         """
         with self._only_reader() as inbox:
-            answer = Answer(after_turn=self._conversation.turns, sample_rate=self._settings.output_rate)
+            answer = Answer(
+                after_turn=self._conversation.turns,
+                sample_rate=self._settings.output_rate,
+                runs_tool=self._runner.runs,
+            )
             await self._say(prompt)
             loop = asyncio.get_running_loop()
             settled_at = loop.time() + _SETTLING
@@ -614,8 +644,10 @@ class SonicSession:
                     while not answer.complete or not inbox.empty or loop.time() < settled_at:
                         if answer.complete and inbox.empty:
                             await inbox.arrival(settled_at - loop.time())
-                        else:
-                            answer.feed(await inbox.get())
+                            continue
+                        answer.feed(await inbox.get())
+                        if self._settings.tools and answer.complete:
+                            settled_at = loop.time() + _SETTLING  # the model may speak first, and then call
             except TimeoutError:
                 raise ServiceError(
                     f"no answer came within {timeout:g} s; wait longer, or ask again"
@@ -637,28 +669,37 @@ class SonicSession:
 
     def _sent(self, message: InputMessage) -> None:
         now = asyncio.get_running_loop().time()
-        self._conversation.sent(message, now)
         if self._recorder is not None and isinstance(message, messages.AudioInput):
             self._recorder.sent(message.content, self._settings.input_rate)
         self._tell(message, now)
+        self._happened(self._conversation.sent(message, now))
 
     async def _received(self, message: OutputMessage) -> None:
-        now, inbox = asyncio.get_running_loop().time(), self._inbox
-        assert inbox is not None  # noqa: S101 - it was there before the stream
+        now = asyncio.get_running_loop().time()
         self._tell(message, now)
         if self._session_id is None and isinstance(message, messages.OutputBase):
             self._session_id = message.session_id or None
         if isinstance(message, messages.CompletionEnd):
             self._end_reason = message.stop_reason or self._end_reason
-        for event in self._conversation.feed(message, now):
-            if isinstance(event, events.AudioChunk):
-                self._received_seconds += event.duration
-            elif isinstance(event, events.ToolCall):
-                self._calls.add(event.id)
+        self._happened(self._conversation.feed(message, now))
+        assert self._inbox is not None  # noqa: S101 - it was there before the stream
+        await self._inbox.room()
+
+    def _happened(self, told: Iterable[Event]) -> None:
+        for event in told:
+            match event:
+                case events.AudioChunk(duration=duration):
+                    self._received_seconds += duration
+                case events.ToolCall():
+                    self._runner.take_up(event)
+                case events.Interrupted():
+                    self._runner.interrupted()
+                case _:
+                    pass
             if self._recorder is not None:
                 self._recorder.happened(event)
-            inbox.put(event)
-        await inbox.room()
+            assert self._inbox is not None  # noqa: S101 - it was there before the stream
+            self._inbox.put(event)
 
     def _tell(self, message: InputMessage | OutputMessage, now: float) -> None:
         for listener in self._listeners:
@@ -722,7 +763,7 @@ class SessionOptions(TypedDict, total=False):
     model: str | models.Model
     voice: str
     system: str
-    tools: Sequence[ToolSpec]
+    tools: Sequence[AnyTool]
     tool_choice: str | None
     history: Sequence[Message]
     inference: Inference

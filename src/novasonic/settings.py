@@ -114,7 +114,8 @@ class Settings:
     def _check_history(self) -> None:
         for at, message in enumerate(self.history):
             _check_type(f"history[{at}]", message, Message)
-            check_text(f"history[{at}].text", message.text)
+            if message.text or not message.tool_calls:
+                check_text(f"history[{at}].text", message.text)
             if message.role not in ("USER", "ASSISTANT"):
                 raise ConfigurationError(
                     f"history[{at}].role is {message.role!r}, but must be 'USER' or 'ASSISTANT'"
@@ -186,9 +187,11 @@ def _check_number(name: str, value: object, low: float, high: float, *, whole: b
 
 
 def _alternating(history: Sequence[Message]) -> list[tuple[Literal["USER", "ASSISTANT"], str]]:
-    """The messages of a history as the service wants them: each role in turn."""
+    """The messages of a history as the service wants them: words, and each role in turn."""
     said: list[tuple[Literal["USER", "ASSISTANT"], str]] = []
     for message in history:
+        if not message.text:
+            continue  # nothing but tool calls
         if said and said[-1][0] == message.role:
             said[-1] = (message.role, read_on(said[-1][1], message.text))
         else:

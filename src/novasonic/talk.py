@@ -171,6 +171,9 @@ class Screen:
             case events.ToolCall():
                 arguments = ", ".join(f"{name}={value!r}" for name, value in event.arguments.items())
                 self._line("tool", f"{event.name}({arguments})", "yellow")
+            case events.ToolResult():
+                what = event.error or str(event.result)
+                self._line("tool", f"{what} after {event.elapsed:.1f} s", "yellow dim")
             case events.UsageUpdated():
                 self._usage = event.total
             case _:
