@@ -810,6 +810,21 @@ async def test_a_sound_is_as_long_as_a_scenario_wants_it() -> None:
     assert len(pcm) == 24_000
 
 
+async def test_sounds_that_were_not_used_for_long_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An emulator that says something new all day does not keep all of it."""
+    monkeypatch.setenv("PATH", "")
+    speaker = Speaker(most=100_000)
+    try:
+        for number in range(20):
+            for text in (f"This is number {number}.", "And so on."):
+                await sound_of(speaker, Say(text), 8_000)
+        assert 50_000 < speaker.kept <= 100_000
+        assert speaker(Say("And so on."), 8_000) is not None
+        assert speaker(Say("This is number 1."), 8_000) is None
+    finally:
+        await speaker.aclose()
+
+
 async def test_a_sound_that_is_missing_is_hummed(caplog: pytest.LogCaptureFixture) -> None:
     speaker = Speaker()
     try:
