@@ -1337,6 +1337,27 @@ def test_an_acceptance_that_never_comes() -> None:
     assert client.outputs == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "accepted"),
+    [
+        *[(kind, False) for kind in ("reset", "goaway", "cut", "stall")],
+        *[(kind, True) for kind in ("exception", "error", "end", "truncated")],
+    ],
+)
+def test_a_fault_without_a_point_happens_at_the_opening(kind: Any, accepted: bool) -> None:
+    """In place of the acceptance, or right after it where an HTTP response has to be there."""
+    service = Service(Scenario(turns=[HELLO], faults=[Fault(kind)]))
+    client = Client(service=service).open()
+    client.listen(1)
+    assert client.accepted is accepted
+    assert client.documents == []
+    assert client.stream.log.outcome is not None
+    client = Client(service=service).open()  # and once only
+    client.speak(1)
+    client.listen(2)
+    assert client.texts("ASSISTANT", "SPECULATIVE") == ["Hello to you.", "How are you?"]
+
+
 @pytest.mark.parametrize("kind", ["reset", "goaway", "cut", "truncated"])
 def test_the_wire_breaks_in_the_middle_of_a_response(kind: Any) -> None:
     client = faulty(Fault(kind, in_response=1))

@@ -348,7 +348,7 @@ class Scenario(_Data, frozen=True, kw_only=True):
         shared: All streams go through the turns together, so that a conversation goes on over a second
             stream; otherwise each begins with the first. Streams may be open at once: the next turn goes to
             the one that hears the user out, and back to the others if that one ends before it has answered.
-            Meanwhile a response, and what its tools are waited for, stay with the stream that has begun it.
+            A response stays with the stream that has begun it, and so do its calls.
         folder: Where `Say.sound` looks first; `load()` sets it to the folder of its file.
     """
 
