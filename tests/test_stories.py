@@ -346,7 +346,7 @@ async def test_the_same_call_twice_is_answered_once(running: Running) -> None:
         """Ring the bell."""
         ran.append("ding" * times)
 
-    calls = [ToolCall("ring", arguments={"times": 1})]
+    calls = [ToolCall("ring", arguments={"times": 1}, times=2)]
     turn = Turn(typed="*", calls=calls, then="It has rung.")
     async with running(Scenario(turns=[turn])) as service:
         reply = await ask("Ring it.", transport=service.connect, tools=[ring])
