@@ -105,6 +105,11 @@ def _parser() -> argparse.ArgumentParser:
     emulator.add_argument("--scenario", help="a JSON or YAML file, or `demo`; else it says what it hears")
     emulator.add_argument("--speed", type=float, default=1.0, help="how much faster than the real one")
     emulator.add_argument(
+        "--state",
+        metavar="DIR",
+        help="keep the certificate and the keys in this folder, so that clients survive a restart",
+    )
+    emulator.add_argument(
         "--until-eof", action="store_true", help="end with standard input, for programs that start it"
     )
 
@@ -220,7 +225,9 @@ async def _emulator(options: argparse.Namespace) -> None:
         ended = asyncio.create_task(reader.read(), name="novasonic-stdin")
         ended.add_done_callback(lambda _: stop.set())
     try:
-        async with Emulator(scenario, host=options.host, port=options.port, speed=options.speed) as bedrock:
+        async with Emulator(
+            scenario, host=options.host, port=options.port, speed=options.speed, state=options.state
+        ) as bedrock:
             for name, value in bedrock.env.items():
                 print(f"export {name}={shlex.quote(value)}")
             print(f"# Bedrock is at {bedrock.endpoint_url} until Ctrl-C", flush=True)
