@@ -39,7 +39,7 @@ from novasonic.errors import (
     ServiceError,
     SonicError,
 )
-from peers import REGION, SECRET, Call, Peer, proxy, raw_peer
+from peers import REGION, SECRET, Call, Issuer, Peer, proxy, raw_peer
 from test_bedrock import settled
 from test_cli import BARE, run
 from test_talk import Terminal
@@ -223,8 +223,6 @@ def keys(**given: Any) -> Credentials:
     [
         ("env", "the environment"),
         ("profile", "profile 'dev'"),
-        ("shared-credentials-file", "profile 'dev' of the credentials file"),
-        ("config-file", "profile 'dev' of the configuration file"),
         ("sso", "SSO, profile 'dev'"),
         ("login", "`aws login`, profile 'dev'"),
         ("assume-role", "the role of profile 'dev'"),
@@ -403,7 +401,7 @@ def test_without_a_bundle_of_ones_own_the_system_is_what_does_not_trust() -> Non
             CredentialsError("HTTP 401"),
             "HTTP 401",
             "Check the access key, the secret key and the session token.",
-            None,
+            "Credentials",
         ),
         (
             ModelNotFoundError("gone"),
@@ -589,7 +587,7 @@ async def examined(**options: Any) -> dict[Name, Finding]:
         assert each.hint or each.state != "failed", each
         assert each.cause is None or findings[each.cause].state == "failed", each
         assert "\n" not in each.found
-        for secret in (SECRET, TOKEN):
+        for secret in (SECRET, TOKEN, Issuer.PROOF):
             assert secret not in f"{each.found} {each.hint}"
     return findings
 
@@ -974,11 +972,10 @@ async def credentials_found(**options: Any) -> Finding:
 @pytest.mark.usefixtures("profiles")
 async def test_credentials_are_found_where_the_sdk_finds_them(botocore: bool) -> None:
     assert (await credentials_found()).found == "AKIA…MPLE, from the environment"
-    source = " of the configuration file" if botocore else ""
-    assert (await credentials_found(profile="keys")).found == f"AKIA…MPLE, from profile 'keys'{source}"
+    assert (await credentials_found(profile="keys")).found == "AKIA…MPLE, from profile 'keys'"
     found = await credentials_found(profile="program")
     assert found.found.startswith(f"ASIA…MPLE, from {'the program of ' if botocore else ''}profile 'program'")
-    assert botocore or "they expire at" in found.found
+    assert "they expire at" in found.found
 
 
 @pytest.mark.usefixtures("botocore", "profiles")
@@ -988,6 +985,29 @@ async def test_the_usual_profile_is_named_as_well(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("AWS_PROFILE", "keys")
     assert "from profile 'keys'" in (await credentials_found()).found
     assert "from profile 'keys'" in (await credentials_found(offline=True)).found
+
+
+async def test_the_role_of_a_container_is_told_from_other_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name)
+    async with Issuer(lasts=3600).serve() as issuer:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{issuer.url}/container")
+        monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", issuer.PROOF)
+        found = await credentials_found()
+        assert found.found.startswith("A…E, from the role of the container; they expire at")
+        assert (await credentials_found(offline=True)).state == "skipped"
+    assert issuer.given == 1
+
+
+@pytest.mark.usefixtures("bedrock")
+async def test_keys_that_expire_too_soon_for_a_session_are_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=30)
+    monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", soon.isoformat())
+    found = await the_failure()
+    assert (found.name, "they expire at" in found.found) == ("Credentials", True)
+    assert (await examined(offline=True))["Credentials"].state == "warning"
 
 
 async def test_offline_only_keys_that_are_written_down_are_found(profiles: Path) -> None:
@@ -1003,7 +1023,7 @@ async def test_offline_only_keys_that_are_written_down_are_found(profiles: Path)
 
 async def test_offline_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     (tmp_path / "config").write_text("no section at all")
-    found = await credentials_found(offline=True)
+    found = await credentials_found(offline=True, profile="dev")
     assert found.state == "failed"
     assert str(tmp_path / "config") in found.found
 
@@ -1240,7 +1260,8 @@ MADE_UP = {
 
 def test_an_emulator_passes_as_a_whole(tmp_path: Path) -> None:
     """Also where the environment is made for AWS, with a token that goes with other keys."""
-    mine = {"AWS_SESSION_TOKEN": TOKEN, "AWS_PROFILE": "nobody", "COLUMNS": "80"}
+    mine = {"AWS_SESSION_TOKEN": TOKEN, "AWS_CREDENTIAL_EXPIRATION": "2020-01-01T00:00:00Z"}
+    mine |= {"AWS_PROFILE": "nobody", "COLUMNS": "80"}
     done = run("doctor", "--emulator", cwd=tmp_path, **mine)
     assert (done.returncode, done.stderr) == (0, "")
     for part in ("✓ Emulator     runs for this at https://127.0.0.1:", "✓ Session ", "Nothing failed: "):

@@ -293,7 +293,7 @@ async def _emulated() -> AsyncGenerator[str]:
 
 def _move_to(env: Mapping[str, str]) -> None:
     """Lead the environment to an emulator: its made-up keys, in a process that does nothing else."""
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):  # these would go with other keys
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CREDENTIAL_EXPIRATION"):  # those of other keys
         os.environ.pop(name, None)
     os.environ.update(env)
 

@@ -264,11 +264,9 @@ def extras(names: Sequence[str], lookup: Lookup) -> Finding:
 _LONG_ENOUGH: Final = timedelta(minutes=10)  # for a stream, which lasts eight minutes, and to open it
 
 _SOURCES: Final[Mapping[str, str]] = {
-    # botocore's words for where it finds credentials, and "profile" for what the SDK finds there.
+    # What `bedrock.find_credentials` calls them: but for the first two, in botocore's words.
     "env": "the environment",
     "profile": "profile {profile!r}",
-    "shared-credentials-file": "profile {profile!r} of the credentials file",
-    "config-file": "profile {profile!r} of the configuration file",
     "custom-process": "the program of profile {profile!r}",
     "sso": "SSO, profile {profile!r}",
     "login": "`aws login`, profile {profile!r}",
@@ -297,7 +295,7 @@ def emulator_missing(exc: SonicError) -> Finding:
 
 
 def credentials(keys: Credentials, *, source: str, profile: str, now: datetime) -> Finding:
-    """Credentials were found; `source` is botocore's word."""
+    """Credentials were found; `source` is one of the words above, or newer than they are."""
     place = _SOURCES.get(source, source).format(profile=profile)
     found = f"{_shortened(keys.access_key)}, from {place}"
     if keys.expires_at is None:
@@ -561,6 +559,8 @@ def session_failed(exc: SonicError) -> Finding:
         cause = "Region"
     elif hint.startswith("Set this machine's clock"):
         cause = "Clock"
+    elif isinstance(exc, CredentialsError):
+        cause = "Credentials"
     if not hint:
         match exc:
             case AccessDeniedError():
