@@ -1012,3 +1012,168 @@ class BedrockConnector:
         if self._source is None:
             return f"profile {self._profile!r}" if self._profile else "the usual places"
         return f"credentials={getattr(self._source, '__qualname__', type(self._source).__name__)}"
+
+
+# --- What `novasonic doctor` asks ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """Where a connector's streams go, and who says so.
+
+    Attributes:
+        region: The AWS region.
+        region_source: The variable or the profile that names it; None if the caller does.
+        host: The endpoint.
+        port: Its port.
+        endpoint_source: As `region_source`; "AWS" where it is the region's own.
+    """
+
+    region: str
+    region_source: str | None
+    host: str
+    port: int
+    endpoint_source: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proxy:
+    """The proxy on the way to an endpoint. `secure`: it speaks TLS. `login`: `user:password`, or nothing."""
+
+    host: str
+    port: int
+    secure: bool
+    login: str = field(repr=False)
+
+
+async def find_destination(
+    model: str, *, region: str | None, profile: str | None, endpoint_url: str | None
+) -> Destination:
+    """Return where a `BedrockConnector` of the same arguments connects to, without connecting.
+
+    Raises:
+        ConfigurationError: If there is no region, or the profile or the endpoint cannot be used.
+    """
+    connector = BedrockConnector(model, region=region, profile=profile, endpoint_url=endpoint_url)
+    preparation = _Preparation()
+    configure = connector._configure  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this file
+    found = await _off_the_loop(lambda: configure(preparation))
+    own_endpoint = preparation.config.endpoint_uri is None
+    nobody = Credentials("nobody", "nothing")  # for a request that is signed and not sent
+    try:
+        request = _Request.of(await _off_the_loop(lambda: asyncio.run(preparation.sign(model, nobody))))
+    except Exception as exc:  # as for a request that is sent
+        raise ConfigurationError(f"no request could be made for model {model!r}: {exc}") from exc
+    variables = ("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL")
+    return Destination(
+        region=found,
+        region_source=_source(region, ("AWS_REGION", "AWS_DEFAULT_REGION"), profile),
+        host=request.host,
+        port=request.port,
+        endpoint_source="AWS" if own_endpoint else _source(endpoint_url, variables, profile),
+    )
+
+
+def _source(given: str | None, variables: Sequence[str], profile: str | None) -> str | None:
+    """Return what says a setting, in the order in which the SDK looks; None if the caller does."""
+    if given is not None:
+        return None
+    return next((name for name in variables if os.environ.get(name)), f"profile {_profile(profile)!r}")
+
+
+def _profile(given: str | None) -> str:
+    return given or os.environ.get("AWS_PROFILE") or "default"
+
+
+async def find_credentials(
+    region: str, *, profile: str | None, offline: bool
+) -> tuple[Credentials, str, str] | None:
+    """Return the credentials that a `BedrockConnector` finds, what gives them, and the name of the profile.
+
+    What gives them is botocore's word for it, if they are renewed by botocore; or else "env" or "profile".
+
+    Args:
+        region: For sources that are services of AWS.
+        profile: Of the AWS configuration files; None for the usual one.
+        offline: Ask nobody, and look only at keys that stand in the environment or in the profile. None is
+            returned where there are none.
+
+    Raises:
+        CredentialsError: If there are none, or they could not be loaded.
+    """
+    chain = _Chain(profile)
+    keys = await _off_the_loop(lambda: _written_down(profile) if offline else chain.find(region))
+    if keys is None:
+        return None
+    renewing = chain._renewing  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this file
+    plain = "env" if keys.access_key == os.environ.get("AWS_ACCESS_KEY_ID") else "profile"
+    return keys, str(getattr(renewing, "method", None) or plain), _profile(profile)
+
+
+def _written_down(profile: str | None) -> Credentials | None:
+    """Return the keys in the environment or in the profile, or None. Blocks, on files."""
+    key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
+    if key and secret and not profile:
+        return Credentials(
+            key, secret, os.environ.get("AWS_SESSION_TOKEN"), expires_at=_environments_expiry()
+        )
+    try:
+        files = asyncio.run(load_config())
+    except ConfigError as exc:
+        raise CredentialsError(f"no AWS credentials: {exc}") from exc
+    say = functools.partial(files.get, _profile(profile))
+    key, secret, token = (
+        say(f"aws_{name}") for name in ("access_key_id", "secret_access_key", "session_token")
+    )
+    return Credentials(str(key), str(secret), token and str(token)) if key and secret else None
+
+
+def find_proxy(host: str) -> Proxy | None:
+    """Return the proxy that the environment wants for `host`.
+
+    Raises:
+        ConfigurationError: If HTTPS_PROXY is not an address.
+    """
+    options = _proxy(host, _tls_context(os.getpid(), None))
+    if options is None:
+        return None
+    named = options.auth_username is not None
+    return Proxy(
+        host=options.host_name,
+        port=options.port,
+        secure=options.tls_connection_options is not None,
+        login=f"{options.auth_username}:{options.auth_password}" if named else "",
+    )
+
+
+async def knock(host: str, port: int, *, connecting: float, answering: float) -> Mapping[str, str]:
+    """Make an unsigned request of an endpoint, the way that streams go; return the headers of the refusal.
+
+    None are returned if the connection came about, but no answer. Cancelling hangs up.
+
+    Args:
+        host: The endpoint.
+        port: Its port.
+        connecting: Seconds to wait for a connection.
+        answering: Seconds to wait for the answer.
+
+    Raises:
+        ConfigurationError: If the environment names a proxy or a CA file that cannot be used.
+        ConnectError: If there is no connection.
+        StreamLostError: If it was lost at once.
+        TimeoutError: If it does not come in time.
+    """
+    wire = _Wire(stall_timeout=answering)
+    name = f"[{host}]" if ":" in host else host
+    headers = [("host", name if port == _HTTPS else f"{name}:{port}"), ("user-agent", _AGENT)]
+    request = _Request(host=host, port=port, path="/", headers=headers, signature="")
+    try:
+        async with asyncio.timeout(connecting):
+            trust = await _off_the_loop(_trust)
+            await wire.connect(request, trust, await _off_the_loop(lambda: _proxy(host, trust)))
+        wire.write(None)
+        await asyncio.wait({wire.head}, timeout=answering)
+        answered = wire.head.done() and wire.head.exception() is None
+        return wire.head.result()[1] if answered else {}
+    finally:
+        wire.hang_up()
