@@ -7,8 +7,9 @@ is going to get; 0 stands on what has to do with no turn.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
+from novasonic.errors import TransportError
 from novasonic.messages import OutputMessage
 from novasonic.models import Usage
 
@@ -215,7 +216,8 @@ class TurnEnded(EventBase):
     Attributes:
         interrupted: Whether the user cut it while it was being generated. A user who breaks in later, while
             it plays, causes an `Interrupted` after this.
-        reason: The service's word: "END_TURN", "INTERRUPTED", "TOOL_USE", or something newer.
+        reason: The service's word: "END_TURN", "INTERRUPTED", "TOOL_USE", or something newer. Or
+            "LOST": the stream was lost before all of it had come, and the conversation goes on over another.
         latency: How long the user had to wait for it.
         tool_calls: The tools that it called, each with its answer if there is one yet.
     """
@@ -237,6 +239,37 @@ class UsageUpdated(EventBase):
 
     delta: Usage
     total: Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconnecting(EventBase):
+    """The stream was lost; another is about to be opened. What the user says meanwhile is kept.
+
+    Attributes:
+        attempt: Which attempt this is, from 1. It counts on until the conversation has really gone on.
+        delay: Seconds until then.
+        error: What went wrong.
+    """
+
+    attempt: int
+    delay: float
+    error: TransportError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRenewed(EventBase):
+    """The conversation goes on over a new stream. Nothing need be done.
+
+    Attributes:
+        reason: Why: "age" (the service closes each stream after eight minutes), "credentials" (they are
+            about to expire), "error" (the one before was lost) or "update" (see `SonicSession.update`).
+        gap: Seconds in which no stream listened to the user; what was said then is heard late, and not lost.
+        request_id: What AWS's support asks for, of the new one.
+    """
+
+    reason: Literal["age", "credentials", "error", "update"]
+    gap: float = 0.0
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,6 +308,8 @@ Event = (
     | TurnStarted
     | TurnEnded
     | UsageUpdated
+    | Reconnecting
+    | SessionRenewed
     | SessionEnded
     | UnknownEvent
 )
