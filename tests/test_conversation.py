@@ -1083,7 +1083,7 @@ def test_what_the_program_makes_the_model_say_is_none_of_the_users_words(*, echo
     service = Service()
     service.hears_user("what is the weather?")
     service.calls("t1")
-    service.conversation.prompted("c1")
+    service.conversation.fold.prompted("c1")
     block = messages.text_block(
         "Say that it takes long.", prompt_name="p", role="USER", interactive=True, content_name="c1"
     )

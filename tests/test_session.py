@@ -603,7 +603,7 @@ class TestListening:
             ]
 
     async def test_a_broken_frame_ends_the_stream(self, service: FakeService) -> None:
-        async with SonicSession(transport=service) as session:
+        async with SonicSession(retry=None, transport=service) as session:
             service.say_raw(RemoteProtocolError("checksum"))
             with pytest.raises(RemoteProtocolError, match="checksum"):
                 await read(session, events.SessionEnded)
@@ -611,7 +611,7 @@ class TestListening:
                 await session.send_audio(FRAME)
 
     async def test_what_was_received_before_a_failure_can_be_read(self, service: FakeService) -> None:
-        async with SonicSession(transport=service) as session:
+        async with SonicSession(retry=None, transport=service) as session:
             service.say(*planned("p", "Hi."))
             service.say_raw(StreamLostError("gone", code="RST_STREAM_RECEIVED"))
             await read(session, events.Transcript)
@@ -621,7 +621,7 @@ class TestListening:
                 await anext(session)
 
     async def test_a_silent_end_is_a_loss(self, service: FakeService) -> None:
-        async with SonicSession(transport=service) as session:
+        async with SonicSession(retry=None, transport=service) as session:
             service.say_raw(None)
             with pytest.raises(StreamLostError, match="gave no reason"):
                 await read(session, events.SessionEnded)
@@ -796,7 +796,7 @@ class TestClosing:
                     raise StreamLostError("cannot write")
                 await super().send(data)
 
-        async with SonicSession(transport=Refusing()) as session:
+        async with SonicSession(retry=None, transport=Refusing()) as session:
             with pytest.raises(ServiceError, match="had enough"):
                 await read(session, events.SessionEnded)
             with pytest.raises(TransportError, match="had enough"):
@@ -809,7 +809,7 @@ class TestClosing:
                     raise StreamLostError("cannot write")
                 await super().send(data)
 
-        async with SonicSession(transport=Broken()) as session:
+        async with SonicSession(retry=None, transport=Broken()) as session:
             with pytest.raises(StreamLostError, match="cannot write"):
                 await session.send_text("Hello?")
             with pytest.raises(StreamLostError, match="cannot write"):

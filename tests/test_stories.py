@@ -502,7 +502,10 @@ async def test_whatever_goes_wrong_has_its_own_error(
     seen: list[events.Event] = []
 
     async def converse() -> None:
-        async with running(scenario) as service, SonicSession(transport=service.connect) as session:
+        async with (
+            running(scenario) as service,
+            SonicSession(transport=service.connect, retry=None) as session,
+        ):
             await session.send_text("Tell me a story.")
             async for event in session:
                 seen.append(event)  # noqa: PERF401 - what was seen before a failure counts

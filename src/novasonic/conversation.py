@@ -65,14 +65,14 @@ class Left:
 
     Attributes:
         history: What was said so far.
-        unanswered: What the user said or typed last, if nothing was answered yet.
-        unfinished: What the model had said of a response that broke off, if one did.
+        unanswered: Whether it ends with the user, who was not answered yet.
+        unfinished: The sentence in which a response broke off, empty if it was between two; None if none did.
         calls: The tools of the latest response, if the model has said nothing about their results.
     """
 
     history: tuple[Message, ...]
-    unanswered: str = field(default="", repr=False)
-    unfinished: str = field(default="", repr=False)
+    unanswered: bool = False
+    unfinished: str | None = field(default=None, repr=False)
     calls: tuple[ToolRun, ...] = ()
 
 
@@ -91,6 +91,7 @@ class _Segment:
     planned: str = ""
     spoken: str = ""
     confirmed: bool = False
+    complete: bool = False  # all of its audio has come
     seconds: float = 0.0
 
 
@@ -142,6 +143,12 @@ class _Response:
         if self.played or self.interrupted:
             return False
         return not self.ended or self.played_until(player, now) < self.seconds - _NO_WORD
+
+    def drop_unfinished(self) -> str:
+        """Forget the segment of which not all has come, if there is one; return its text."""
+        broken = [each for each in self.segments if not (each.complete or each.confirmed)]
+        self.segments = [each for each in self.segments if each.complete or each.confirmed]
+        return "".join(each.planned for each in broken).strip()
 
     def cut(self, heard: float) -> None:
         """Take for spoken what was begun within so many seconds, as the service does."""
@@ -232,9 +239,7 @@ class _Record:
 
     def planned(self, text: str) -> tuple[_Response, _Segment] | None:
         """The earliest segment that waits to be confirmed and has these words."""
-        return next(
-            (found for found in self.unconfirmed() if found[1].planned.strip() == text.strip()), None
-        )
+        return next((found for found in self.unconfirmed() if found[1].planned.strip() == text.strip()), None)
 
     def unconfirmed(self) -> Iterator[tuple[_Response, _Segment]]:
         """What waits to be confirmed, in the order in which that should happen."""
@@ -251,14 +256,22 @@ class Conversation:
         history: What was said before it began.
         prices: What the model's tokens cost.
         sample_rate: Of the audio that is sent, in Hz.
+        turns: How many turns there were before.
+        usage: What was counted before.
     """
 
     def __init__(
-        self, *, history: Sequence[Message] = (), prices: Prices | None = None, sample_rate: int = 16_000
+        self,
+        *,
+        history: Sequence[Message] = (),
+        prices: Prices | None = None,
+        sample_rate: int = 16_000,
+        turns: int = 0,
+        usage: Usage = Usage(),  # noqa: B008 - frozen
     ) -> None:
         self._before = tuple(history)
         self._sample_rate = sample_rate
-        self._record = _Record(usage=Usage(prices=prices))
+        self._record = _Record(usage=replace(usage, prices=prices), responses=turns)
         self._fold = Fold(self._record, sample_rate)
 
     @property
@@ -308,7 +321,8 @@ class Conversation:
         """Whether the model's speech is being heard, or was a moment ago and is not confirmed yet."""
         player = self._record.player
         return any(
-            response.audible(player, now) or (not response.settled and response.audible(None, now - _CONFIRMING))
+            response.audible(player, now)
+            or (not response.settled and response.audible(None, now - _CONFIRMING))
             for response in self._record.unsettled
             if not response.interrupted
         )
@@ -316,20 +330,22 @@ class Conversation:
     def left(self, *, lost: bool) -> Left:
         """Return what another stream must know and do, so that the conversation can go on over it.
 
+        A sentence in the middle of which the stream was lost is forgotten here: it will be said again.
+
         Args:
             lost: Whether this stream is gone; otherwise it finishes what it says.
         """
         said = self._record.said
-        latest, response = said[-1] if said else None, self._fold.response
-        calls, unfinished = list[ToolRun](), ""
+        latest = said[-1] if said else None
+        calls, unfinished = list[ToolRun](), None
         if isinstance(latest, _Response) and latest.calling:
             calls = list(latest.calls.values())
-        elif isinstance(latest, _Response) and latest is response and not latest.ended and lost:
-            unfinished = _spoken(latest).text
+        elif isinstance(latest, _Response) and latest is self._fold.response and not latest.ended and lost:
+            unfinished = latest.drop_unfinished()
         return Left(
             history=self.history,
-            unanswered=latest.text.strip() if isinstance(latest, _Utterance) else "",
-            unfinished=unfinished.strip(),
+            unanswered=isinstance(latest, _Utterance) and bool(latest.text.strip()),
+            unfinished=unfinished,
             calls=tuple(calls),
         )
 
@@ -514,7 +530,9 @@ class Fold:
                 ]
             case messages.UnknownMessage(name=name, payload=payload):
                 return [
-                    events.UnknownEvent(turn=self._record.responses, name=name, payload=payload, source=(message,))
+                    events.UnknownEvent(
+                        turn=self._record.responses, name=name, payload=payload, source=(message,)
+                    )
                 ]
             case messages.CompletionStart() | messages.CompletionEnd():
                 return []  # they stand around the whole stream, and say nothing of turns
@@ -548,7 +566,9 @@ class Fold:
     def _break_in(self, message: OutputMessage, now: float) -> list[Event]:
         """End what is still heard of another stream: that one does not hear the user break in."""
         record = self._record
-        cut = [each for each in record.unsettled if each.fold is not self and each.audible(record.player, now)]
+        cut = [
+            each for each in record.unsettled if each.fold is not self and each.audible(record.player, now)
+        ]
         produced = list[Event]()
         for response in cut:
             response.heard = record.player.heard(response.turn) if record.player else None
@@ -625,14 +645,20 @@ class Fold:
             case "TEXT" | "AUDIO", "INTERRUPTED":
                 return self._interrupted(message, now)
             case ("AUDIO", "PARTIAL_TURN") | ("AUDIO", ""):
+                self._complete(block)
                 return []
             case "AUDIO", reason:
+                self._complete(block)
                 response = block.response if block else self.response
                 if response is not None:
                     self._look_at_player(response, now)
                 return self._ended(response, reason, message)
             case _:
                 return []
+
+    def _complete(self, block: _Block | None) -> None:
+        if block is not None and block.segment is not None:
+            block.segment.complete = True
 
     # --- responses ----------------------------------------------------------------------------------------
 
@@ -790,7 +816,9 @@ class Fold:
         for earlier in self._record.unsettled:
             if earlier.turn < block.response.turn:
                 earlier.played = True
-        if block.response in self._record.unsettled and (block.response.settled or block.response.interrupted):
+        if block.response in self._record.unsettled and (
+            block.response.settled or block.response.interrupted
+        ):
             self._record.unsettled.remove(block.response)  # after an interruption, only one more is confirmed
         return produced
 
@@ -855,7 +883,6 @@ class Fold:
         )
         response.calls[id_] = response.calls[id_].answered(answer)
         return [answer]
-
 
 
 class _SentAudio:

@@ -9,7 +9,7 @@ is going to get; 0 stands on what has to do with no turn.
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
-from novasonic.errors import TransportError
+from novasonic.errors import SonicError
 from novasonic.messages import OutputMessage
 from novasonic.models import Usage
 
@@ -253,7 +253,7 @@ class Reconnecting(EventBase):
 
     attempt: int
     delay: float
-    error: TransportError
+    error: SonicError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

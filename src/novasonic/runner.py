@@ -5,10 +5,11 @@ model is told so, and the conversation goes on. What a tool is, `novasonic.tools
 """
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -65,6 +66,22 @@ class ToolRunner:
     def busy(self) -> bool:
         """Whether a call waits for its answer."""
         return bool(self._open)
+
+    @contextlib.contextmanager
+    def offering(self, tools: Sequence[Tool[..., Any] | ToolSpec] | None) -> Generator[None]:
+        """Have other tools from now on, if any are given; those of before as well, until the block has ended.
+
+        If it fails, there are only those of before again.
+        """
+        before = self._tools
+        after = before if tools is None else {tool.name: tool for tool in tools}
+        self._tools = before | after
+        try:
+            yield
+        except BaseException:
+            self._tools = before
+            raise
+        self._tools = after
 
     def owns(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether a task is one of a tool's."""

@@ -10,16 +10,18 @@ import logging
 import os
 import warnings
 from collections.abc import AsyncIterable, Buffer, Callable, Coroutine, Generator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from types import TracebackType
-from typing import Any, Final, Self, TypedDict, Unpack
-from uuid import uuid4
+from typing import Any, Final, Literal, Self, TypedDict, Unpack
 
-from novasonic import audio, events, messages, models, playback
+import msgspec
+
+from novasonic import audio, events, models, playback
 from novasonic.audio import Encoding
-from novasonic.conversation import Conversation, Message, Player
+from novasonic.continuation import Carried, Renewal, Retry, alternating, carry
+from novasonic.conversation import Conversation, Left, Message, Player
 from novasonic.credentials import CredentialsSource
 from novasonic.errors import (
     ConcurrencyError,
@@ -34,14 +36,16 @@ from novasonic.errors import (
 from novasonic.events import Event
 from novasonic.files import SUFFIXES
 from novasonic.inbox import Inbox
+from novasonic.limiter import SessionLimiter
+from novasonic.line import Line
 from novasonic.messages import Endpointing, Inference, InputMessage, OutputMessage
 from novasonic.models import Usage
+from novasonic.outgoing import Outgoing
 from novasonic.recorder import Recorder
 from novasonic.reply import Answer, Reply
 from novasonic.runner import ToolRunner
 from novasonic.settings import Settings, check_text
 from novasonic.speech import Form, Speech
-from novasonic.stream import Stream, open_stream
 from novasonic.tools import AnyTool, Tool, ToolContext, offered, result_text
 from novasonic.transport import Connector
 
@@ -59,6 +63,22 @@ _GIVING_UP_TOOLS: Final = 1.0
 # A recording may hold pauses, and each may be answered. Once all of it was sent and so long, in seconds, no
 # more speech was heard in it, the last answer is the answer.
 _SETTLING: Final = 0.5
+
+
+class _Export(msgspec.Struct, frozen=True, kw_only=True):
+    """What `export` writes and `resume` reads."""
+
+    novasonic: Literal[1] = 1
+    history: tuple[Message, ...] = ()
+    turns: int = 0
+    usage: Usage = Usage()
+
+
+def _read_export(text: str) -> _Export:
+    try:
+        return msgspec.json.decode(text, type=_Export)
+    except (msgspec.DecodeError, TypeError, UnicodeDecodeError) as exc:
+        raise ConfigurationError(f"resume is nothing that export() has returned: {exc}") from exc
 
 
 class SessionState(Enum):
@@ -132,6 +152,11 @@ class SonicSession:
         endpoint_url: Where the service is, if not where AWS says.
         silence: Whether silence is sent while the program sends nothing. The service finds the end of what
             the user says in the audio itself, and drops a session that goes quiet.
+        renewal: When the conversation moves on to another stream, before the service closes the one that it
+            has, after eight minutes; None for never.
+        retry: How it goes on when a stream was lost; None: iterating raises what went wrong.
+        limiter: Places for the sessions of a program: opening waits for one, `open_timeout` at most.
+        resume: What `export` returned, here or in another process: the conversation goes on.
         record_audio: A WAV file into which the conversation is recorded while it goes on: the user on the
             left, the assistant on the right, as they were heard. With a `novasonic.playback.Player` (see
             `played_by`), the assistant is what that has played; without one, what would have been heard if
@@ -163,6 +188,10 @@ class SonicSession:
         credentials: CredentialsSource | None = None,
         endpoint_url: str | None = None,
         silence: bool = True,
+        renewal: Renewal | None = Renewal(),  # noqa: B008 - frozen
+        retry: Retry | None = Retry(),  # noqa: B008 - frozen
+        limiter: SessionLimiter | None = None,
+        resume: str | None = None,
         record_audio: str | os.PathLike[str] | None = None,
         open_timeout: float = 10.0,
         close_timeout: float = 5.0,
@@ -199,23 +228,38 @@ class SonicSession:
         for oddity in self._oddities:
             warnings.warn(oddity, stacklevel=2)
 
+        for name, value, kind in (
+            ("renewal", renewal, Renewal),
+            ("retry", retry, Retry),
+            ("limiter", limiter, SessionLimiter),
+        ):
+            if value is not None and not isinstance(value, kind):
+                raise ConfigurationError(f"{name} is {value!r}, but must be a {kind.__name__}, or None")
+        if resume is not None and history:
+            raise ConfigurationError("history cannot be given together with resume, which has its own")
+        self._renewal, self._retry, self._limiter = renewal, retry, limiter
+        self._resumed = None if resume is None else _read_export(resume)
+        before = self._resumed or _Export(history=tuple(history))
         self._state = SessionState.NEW
-        self._session_id: str | None = None
         self._conversation = Conversation(
-            history=history, prices=self._settings.model.prices, sample_rate=input_rate
+            history=before.history,
+            prices=self._settings.model.prices,
+            sample_rate=input_rate,
+            turns=before.turns,
+            usage=before.usage,
         )
         self._listeners: list[Callable[[InputMessage | OutputMessage, float], None]] = []
         self._runner = ToolRunner(
             tools, answer=self._answer_call, context=lambda call: ToolContext(session=self, call=call)
         )
         self._received_seconds = 0.0
-        self._end_reason = "CLOSED"
         self._reading = False
         self._tasks = set[asyncio.Task[None]]()  # sources and silence
         self._closing: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._inbox: Inbox | None = None
-        self._stream: Stream | None = None
+        self._line: Line | None = None
+        self._placed = False  # whether the limiter has given us a place
         self._speech: Speech | None = None
         self._recorder: Recorder | None = None
 
@@ -233,8 +277,8 @@ class SonicSession:
 
     @property
     def session_id(self) -> str | None:
-        """The service's id of the session; None until it has heard some audio."""
-        return self._session_id
+        """The service's id of the session, or of its current stream; None until that has heard some audio."""
+        return None if self._line is None else self._line.session_id
 
     @property
     def history(self) -> tuple[Message, ...]:
@@ -279,6 +323,16 @@ class SonicSession:
         if self._recorder is not None and isinstance(player, playback.Player):
             self._recorder.follow(player)
 
+    def export(self) -> str:
+        """Return the conversation so far as JSON text, for `resume=`, in this process or another.
+
+        It holds the transcript, the tool calls, the number of turns and the tokens that were counted; no
+        audio, no settings and nothing secret besides what was said. It can be had at any time, also after
+        the end.
+        """
+        state = _Export(history=self.history, turns=self._conversation.turns, usage=self.usage)
+        return msgspec.json.encode(state).decode()
+
     # --- opening and closing ------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
@@ -296,14 +350,13 @@ class SonicSession:
             await self._open()
         except BaseException:
             self._state = SessionState.CLOSED
-            if self._recorder is not None:
-                await self._recorder.aclose()
+            await self._leave()
             raise
         self._state = SessionState.OPEN
         return self
 
     async def _open(self) -> None:
-        settings, prompt_name = self._settings, str(uuid4())
+        settings = self._settings
         self._loop = asyncio.get_running_loop()
         self._inbox = inbox = Inbox()
         deadline = self._loop.time() + settings.open_timeout
@@ -311,32 +364,51 @@ class SonicSession:
             rate = max(settings.input_rate, settings.output_rate)
             self._recorder = Recorder(settings.record_audio, sample_rate=rate)
             await self._recorder.open()
+        if self._limiter is not None:
+            await self._limiter.acquire(max(0.0, deadline - self._loop.time()))
+            self._placed = True
         # In a thread: loading the SDK takes half a second, in which nobody's audio would flow.
         connect = await asyncio.to_thread(self._load)
+        voice = Outgoing(settings.input_rate, on_new=self._spoken)
+        self._line = line = Line(
+            connect,
+            settings,
+            self._conversation,
+            voice,
+            renewal=self._renewal,
+            retry=self._retry,
+            limiter=self._limiter,
+            busy=lambda: self._runner.busy,
+            on_message=self._tell,
+            on_events=self._happened,
+            room=inbox.room,
+            on_ended=self._ended,
+        )
         try:
-            stream = await open_stream(
-                connect,
-                settings.opening(prompt_name),
-                timeout=max(0.0, deadline - self._loop.time()),
-                prompt_name=prompt_name,
-                sample_rate=settings.input_rate,
-                on_sent=self._sent,
-                on_received=self._received,
-                on_ended=self._ended,
-            )
+            request_id = await line.open(self._carried(), max(0.0, deadline - self._loop.time()))
         except TransportError as exc:
             raise self._explained(exc) from exc
-        inbox.put(
-            events.SessionStarted(model=settings.model.id, voice=settings.voice, request_id=stream.request_id)
-        )
-        self._stream = stream
+        inbox.put(events.SessionStarted(model=settings.model.id, voice=settings.voice, request_id=request_id))
         if self._recorder is not None:
             self._recorder.start()
             if isinstance(self._conversation.player, playback.Player):
                 self._recorder.follow(self._conversation.player)
-        self._speech = Speech(stream, sample_rate=settings.input_rate, chunk_samples=settings.chunk_samples)
+        self._speech = Speech(voice, sample_rate=settings.input_rate, chunk_samples=settings.chunk_samples)
         if settings.silence:
             self._spawn(self._speech.keep_silence(), "novasonic-silence")
+
+    def _carried(self) -> Carried:
+        """Return what the first stream is told."""
+        if self._resumed is None:
+            return Carried(history=alternating(self._settings.history))
+        said = alternating(self._resumed.history)
+        return carry(
+            Left(history=self._resumed.history, unanswered=bool(said) and said[-1][0] == "USER"),
+            owed=True,
+            again=False,
+            answers_typed_text=self.model.answers_typed_text,
+            max_bytes=(self._renewal or Renewal()).history_bytes,
+        )
 
     def _load(self) -> Connector:
         audio.load()
@@ -369,7 +441,7 @@ class SonicSession:
         await self._close(polite=True)
 
     async def _close(self, *, polite: bool) -> None:
-        if self._stream is None:
+        if self._state is SessionState.NEW or self._line is None:
             self._state = SessionState.CLOSED
             return
         closing = self._close_soon(polite=polite)
@@ -379,7 +451,7 @@ class SonicSession:
         try:
             await asyncio.shield(closing)
         except asyncio.CancelledError:
-            await self._stream.aclose()
+            await self._line.aclose()
             await asyncio.wait({closing})
             raise
 
@@ -390,8 +462,8 @@ class SonicSession:
         return self._closing
 
     async def _say_goodbye(self, *, polite: bool) -> None:
-        stream, inbox, speech = self._stream, self._inbox, self._speech
-        assert stream is not None  # noqa: S101 - only an open session is closed
+        line, inbox, speech = self._line, self._inbox, self._speech
+        assert line is not None  # noqa: S101 - only an open session is closed
         assert inbox is not None  # noqa: S101
         assert speech is not None  # noqa: S101
         for task in self._tasks:
@@ -400,17 +472,24 @@ class SonicSession:
             await asyncio.wait(self._tasks)
         patience = self._settings.close_timeout
         await self._runner.aclose(
-            answer=polite and not stream.ended, timeout=min(_GIVING_UP_TOOLS, patience / 4)
+            answer=polite and not line.ended, timeout=min(_GIVING_UP_TOOLS, patience / 4)
         )
-        if polite and not stream.ended:
+        if polite and not line.ended:
             speech.finish()
-            stream.finish()
-            await stream.wait_ended(patience - min(_GIVING_UP + _GIVING_UP_TOOLS, patience / 2))
+            line.finish()
+            await line.wait_ended(patience - min(_GIVING_UP + _GIVING_UP_TOOLS, patience / 2))
         inbox.close()  # if the service has not ended by now, all that can come has come
-        await stream.aclose()
+        await line.aclose()
+        await self._leave()
+        self._state = SessionState.CLOSED
+
+    async def _leave(self) -> None:
+        """Let go of what others may want."""
+        if self._placed and self._limiter is not None:
+            self._placed = False
+            self._limiter.release()
         if self._recorder is not None:
             await self._recorder.aclose()
-        self._state = SessionState.CLOSED
 
     # --- speaking -----------------------------------------------------------------------------------------
 
@@ -490,15 +569,8 @@ class SonicSession:
         check_text("text", text, limit=self.model.limits.history_bytes)
         if not self.model.answers_typed_text:
             raise LocalProtocolError(f"{self.model.id} does not answer typed text; send speech instead")
-        stream, _ = self._opened()
-        name = str(uuid4())
-        if not in_history:
-            self._conversation.prompted(name)
-        await stream.say(
-            messages.text_block(
-                text, prompt_name=stream.prompt_name, role="USER", interactive=True, content_name=name
-            )
-        )
+        line, _ = self._opened()
+        await line.type_text(text, by_user=in_history)
 
     async def send_tool_result(self, call: events.ToolCall | str, result: object) -> None:
         """Answer a tool call. The model wants an answer to every call, and takes only one.
@@ -524,9 +596,42 @@ class SonicSession:
         await self._answer_call(id_, text)
 
     async def _answer_call(self, id_: str, text: str) -> None:
-        stream = self._stream
-        assert stream is not None  # noqa: S101 - only an open session has calls
-        await stream.say(messages.tool_block(text, prompt_name=stream.prompt_name, tool_use_id=id_))
+        assert self._line is not None  # noqa: S101 - only an open session has calls
+        await self._line.answer(id_, text)
+
+    async def update(
+        self,
+        *,
+        system: str | None = None,
+        voice: str | None = None,
+        tools: Sequence[AnyTool] | None = None,
+        tool_choice: str | None = None,
+    ) -> None:
+        """Change instructions, voice or tools in mid-conversation. What is not given stays as it is.
+
+        The service takes such settings only when a stream opens, so the conversation moves on to another one:
+        as soon as the user does not speak, and while the assistant finishes its sentence. Returns when it
+        has. A `SessionRenewed` tells of it.
+
+        Cancelling is safe: the conversation goes on; whether with the new settings, `SessionRenewed` tells.
+
+        Raises:
+            ConfigurationError: If a setting is wrong. The conversation goes on as it was.
+            LocalProtocolError: If another update is under way, or the session is not open.
+            TransportError: If no other stream can be opened. The conversation goes on as it was, if it can.
+        """
+        line, _ = self._opened()
+        offer = offered(tools) if tools is not None else None
+        given: dict[str, Any] = {"system": system, "voice": voice, "tool_choice": tool_choice}
+        if offer is not None:
+            given["tools"] = tuple(each.spec if isinstance(each, Tool) else each for each in offer)
+            given["tool_choice"] = tool_choice or "auto"
+        settings = replace(
+            line.settings, **{name: value for name, value in given.items() if value is not None}
+        )
+        with self._runner.offering(offer):
+            await line.update(settings)
+        self._settings = settings
 
     def listen_to(
         self,
@@ -575,9 +680,9 @@ class SonicSession:
         _, speech = self._opened()
         await speech.play_file(path)
 
-    def _opened(self) -> tuple[Stream, Speech]:
-        if self._state is SessionState.OPEN and self._stream is not None and self._speech is not None:
-            return self._stream, self._speech
+    def _opened(self) -> tuple[Line, Speech]:
+        if self._state is SessionState.OPEN and self._line is not None and self._speech is not None:
+            return self._line, self._speech
         if self._state in {SessionState.NEW, SessionState.OPENING}:
             raise LocalProtocolError("the session is not open yet; use it inside its `async with`")
         raise LocalProtocolError("the session has ended; nothing can be sent any more")
@@ -667,23 +772,9 @@ class SonicSession:
 
     # --- what the stream tells ----------------------------------------------------------------------------
 
-    def _sent(self, message: InputMessage) -> None:
-        now = asyncio.get_running_loop().time()
-        if self._recorder is not None and isinstance(message, messages.AudioInput):
-            self._recorder.sent(message.content, self._settings.input_rate)
-        self._tell(message, now)
-        self._happened(self._conversation.sent(message, now))
-
-    async def _received(self, message: OutputMessage) -> None:
-        now = asyncio.get_running_loop().time()
-        self._tell(message, now)
-        if self._session_id is None and isinstance(message, messages.OutputBase):
-            self._session_id = message.session_id or None
-        if isinstance(message, messages.CompletionEnd):
-            self._end_reason = message.stop_reason or self._end_reason
-        self._happened(self._conversation.feed(message, now))
-        assert self._inbox is not None  # noqa: S101 - it was there before the stream
-        await self._inbox.room()
+    def _spoken(self, frame: bytes) -> None:
+        if self._recorder is not None:
+            self._recorder.sent(frame, self._settings.input_rate)
 
     def _happened(self, told: Iterable[Event]) -> None:
         for event in told:
@@ -711,7 +802,8 @@ class SonicSession:
     def _ended(self, failure: BaseException | None) -> None:
         assert self._inbox is not None  # noqa: S101 - it was there before the stream
         if failure is None:
-            self._inbox.put(events.SessionEnded(turn=self._conversation.turns, reason=self._end_reason))
+            reason = self._line.end_reason if self._line else ""
+            self._inbox.put(events.SessionEnded(turn=self._conversation.turns, reason=reason))
             self._inbox.close()
         else:
             self._inbox.close(self._explained(failure) if isinstance(failure, TransportError) else failure)
@@ -727,7 +819,7 @@ class SonicSession:
         hints: list[str] = []
         if isinstance(failure, InvalidRequestError | ModelNotFoundError):
             hints = self._oddities
-        elif isinstance(failure, StreamLostError) and self._session_id is None:
+        elif isinstance(failure, StreamLostError) and self.session_id is None:
             # A model at the end of its life accepts a stream, and ends it without a word.
             hints = [oddity for oddity in self._oddities if "end of life" in oddity]
         if not hints:
@@ -776,6 +868,10 @@ class SessionOptions(TypedDict, total=False):
     credentials: CredentialsSource | None
     endpoint_url: str | None
     silence: bool
+    renewal: Renewal | None
+    retry: Retry | None
+    limiter: SessionLimiter | None
+    resume: str | None
     record_audio: str | os.PathLike[str] | None
     open_timeout: float
     close_timeout: float

@@ -4,13 +4,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Final, Literal
+from typing import Final
 
 from novasonic import messages, models
 from novasonic.audio import Chunker
-from novasonic.conversation import Message, read_on
+from novasonic.conversation import Message
 from novasonic.errors import ConfigurationError
-from novasonic.messages import Endpointing, Inference, InputMessage, ToolSpec
+from novasonic.messages import Endpointing, Inference, InputMessage, InputRole, ToolSpec
 
 # The service's own limit is not documented; other clients allow 10,000.
 _MOST_TOKENS: Final = 1_000_000
@@ -69,8 +69,8 @@ class Settings:
             )
         return found
 
-    def opening(self, prompt_name: str) -> list[InputMessage]:
-        """Return all that is said before the user's audio."""
+    def opening(self, prompt_name: str, history: Sequence[tuple[InputRole, str]] = ()) -> list[InputMessage]:
+        """Return all that is said before the user's audio; `history` is what was said before."""
         start = messages.SessionStart(inference=self.inference, endpointing=self.endpointing)
         prompt = messages.PromptStart(
             prompt_name=prompt_name,
@@ -79,10 +79,12 @@ class Settings:
             tools=self.tools,
             tool_choice=self.tool_choice,
         )
-        opening = [start, prompt, *messages.text_block(self.system, prompt_name=prompt_name, role="SYSTEM")]
-        for role, text in _alternating(self.history):
-            opening += messages.text_block(text, prompt_name=prompt_name, role=role)
-        return opening
+        return [
+            start,
+            prompt,
+            *messages.text_block(self.system, prompt_name=prompt_name, role="SYSTEM"),
+            *messages.history_blocks(history, prompt_name=prompt_name),
+        ]
 
     def _check_audio(self) -> None:
         allowed = self.model.limits.sample_rates
@@ -184,16 +186,3 @@ def _check_number(name: str, value: object, low: float, high: float, *, whole: b
     if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
         number = "a whole number" if whole else "a number"
         raise ConfigurationError(f"{name} is {value!r}, but must be {number}, {low} to {high}")
-
-
-def _alternating(history: Sequence[Message]) -> list[tuple[Literal["USER", "ASSISTANT"], str]]:
-    """The messages of a history as the service wants them: words, and each role in turn."""
-    said: list[tuple[Literal["USER", "ASSISTANT"], str]] = []
-    for message in history:
-        if not message.text:
-            continue  # nothing but tool calls
-        if said and said[-1][0] == message.role:
-            said[-1] = (message.role, read_on(said[-1][1], message.text))
-        else:
-            said.append((message.role, message.text))
-    return said

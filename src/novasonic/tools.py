@@ -13,7 +13,7 @@ import typing
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set, ValuesView
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Never, overload
+from typing import TYPE_CHECKING, Any, Final, overload
 
 import msgspec
 from msgspec import inspect as kinds
@@ -288,7 +288,7 @@ def tool(
         async def weather(city: str, days: Annotated[int, Meta(ge=1, le=7)] = 1) -> dict[str, float]:
             '''Look up the weather of a city.
 
-            Args:
+    Args:
                 city: Its name in English.
                 days: How many, from today.
             '''
