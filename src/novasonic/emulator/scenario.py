@@ -140,7 +140,8 @@ class Turn(_Data, frozen=True, kw_only=True):
     """One exchange: what the user says or types, and what the model does about it.
 
     Attributes:
-        heard: The text that is reported for the user's speech, in one piece or several.
+        heard: The text that is reported for the user's speech, in one piece or several. The same words may
+            be typed instead.
         typed: The turn answers this typed text instead of speech; `*` stands for anything. A typed turn is
             used for the first text that fits, and does not hold up the spoken ones.
         says: The segments of the response. None of them, and no calls: the model keeps silent.

@@ -40,15 +40,11 @@ class Script:
         return self._first(lambda turn: turn.typed is None)
 
     def typed(self, text: str) -> Cue | None:
-        """Return what answers a typed text."""
-        return self._first(lambda turn: turn.answers(text))
-
-    def asked(self, text: str) -> Cue | None:
-        """Return what answers the last message of a history."""
+        """Return what answers a text: the next one for speech, if these are its words."""
         cue = self.spoken()
         if cue is not None and " ".join(piece.text for piece in cue.turn.pieces) == text.strip():
             return cue
-        return self.typed(text)
+        return self._first(lambda turn: turn.answers(text))
 
     def hold(self, cue: Cue | None) -> Cue | None:
         """Keep a turn from other streams until it is released or taken.

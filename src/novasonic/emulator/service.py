@@ -429,7 +429,7 @@ class Stream:
         """Answer the user's last message, if nobody has."""
         role, text = next(reversed(self.log.history), ("", ""))
         if role == "USER":
-            self._answer_text(text, self._script.asked(text))
+            self._answer_text(text, self._script.typed(text))
 
     def _spend(self, speech: int, text: int) -> None:
         self._usage.spend(self._now, speech=speech, text=text)
