@@ -10,6 +10,7 @@ from blockbuster import blockbuster_ctx
 from hypothesis import HealthCheck, settings
 
 from clocks import CLOCKS
+from running import running, utterance  # noqa: F401 - fixtures
 
 # A busy machine is slow, and that is no failure.
 settings.register_profile("novasonic", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -18,10 +18,11 @@ from novasonic.events import ToolRun
 from novasonic.messages import TEXT_LIMIT, InputRole
 from novasonic.models import Limits
 
-# What a hand-over needs before a stream ends, in seconds: to open another, and to let a sentence end.
-_EARLY: Final = 120.0
-_LATE: Final = 30.0
-_LAST: Final = 10.0
+# What a hand-over needs before a stream ends, in seconds: to open another, and to let a sentence end. Of a
+# stream that ends very soon it is a share of its life, or streams would do nothing but follow one another.
+_EARLY: Final = (120.0, 0.5)
+_LATE: Final = (30.0, 0.75)
+_LAST: Final = (10.0, 0.9)
 
 
 def _check(name: str, value: object, low: float, high: float) -> None:
@@ -184,12 +185,8 @@ class Plan:
         end = stream
         if credentials is not None and credentials < stream:
             reason, end = "credentials", credentials
-        return cls(
-            max(0.0, min(renewal.after, end - _EARLY)),
-            max(0.0, min(renewal.at_latest, end - _LATE)),
-            max(0.0, end - _LAST),
-            reason,
-        )
+        early, late, last = (max(end - seconds, end * share) for seconds, share in (_EARLY, _LATE, _LAST))
+        return cls(min(renewal.after, early), min(renewal.at_latest, late), last, reason)
 
     def ready(self, age: float, situation: Situation) -> bool:
         """Whether this is the moment to move on."""

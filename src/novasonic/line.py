@@ -191,9 +191,12 @@ class Line:
             self._end(None)
 
     async def wait_ended(self, timeout: float) -> None:  # noqa: ASYNC109 - running out of time is no failure here
-        """Wait until nothing more comes, at most `timeout` seconds."""
+        """Wait until nothing more comes, on no stream, at most `timeout` seconds."""
+        deadline = self._loop.time() + timeout
         if self._current is not None:
             await self._current.open.wait_ended(timeout)
+        if self._leaving:
+            await asyncio.wait(self._leaving, timeout=max(0.0, deadline - self._loop.time()))
 
     async def aclose(self) -> None:
         """Give up all streams at once, whatever their state; takes about a second at most. Twice is fine.
