@@ -178,17 +178,17 @@ async def test_if_the_user_never_ends_the_new_stream_hears_all_of_it_again(runni
     """Eight minutes are eight minutes. What was not turned into text yet is heard once more, in full."""
     turns = [Turn(heard="a very long question", says="An answer.")]
     async with running(Scenario(turns=turns, shared=True)) as service:
-        async with SonicSession(transport=service.connect, model=limited(5)) as session:
+        async with SonicSession(transport=service.connect, model=limited(8)) as session:
             ear = Ear()
             session.on_message(ear)
-            question = asyncio.create_task(session.ask(speech(6)))
+            question = asyncio.create_task(session.ask(speech(10)))
             reply = await question
             assert (reply.user_text, reply.text) == ("a very long question", "An answer.")
         old, new = service.logs()[:2]
-        assert new.speech_seconds == pytest.approx(6, abs=0.3)
-        assert old.audio_seconds < 6, "it has not heard the end"
+        assert new.speech_seconds == pytest.approx(10, abs=0.3)
+        assert old.audio_seconds < 10, "it has not heard the end"
         assert said(session) == [("USER", "a very long question"), ("ASSISTANT", "An answer.")]
-        spoken = speech(6)
+        spoken = speech(10)
         assert spoken in ear.heard(1), "from the first sample to the last, without a gap"
 
 
