@@ -36,7 +36,7 @@ def _never_blocks() -> Iterator[None]:
     with blockbuster_ctx("novasonic") as watch:
         for function in watch.functions.values():
             # The SDK runs a loop of its own there, in a thread.
-            function.can_block_in("novasonic/bedrock.py", "in_thread")
+            function.can_block_in("novasonic/threads.py", "run")
         yield
 
 

@@ -1,7 +1,12 @@
 """The emulated service, running in memory and behind the real wire, for stories that are told over both."""
 
+import asyncio
+import contextlib
 import math
-from collections.abc import AsyncIterator, Callable
+import shlex
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,3 +95,22 @@ async def until(session: SonicSession, kind: type[events.EventBase]) -> list[eve
         if isinstance(event, kind):
             return found
     raise AssertionError(f"the session ended without {kind.__name__}")
+
+
+@contextlib.asynccontextmanager
+async def process(*arguments: str) -> AsyncIterator[tuple[Process, Mapping[str, str]]]:
+    """Run the command `novasonic emulator`, and give it together with the environment that leads there."""
+    command = [sys.executable, "-m", "novasonic", "emulator", *arguments]
+    running = await asyncio.create_subprocess_exec(*command, stdout=PIPE)
+    try:
+        assert running.stdout is not None
+        env = dict[str, str]()
+        async with asyncio.timeout(30):
+            while (line := (await running.stdout.readline()).decode()).startswith("export "):
+                name, _, value = shlex.split(line)[1].partition("=")
+                env[name] = value
+        yield running, env
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            running.kill()
+        await running.wait()

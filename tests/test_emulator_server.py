@@ -3,13 +3,11 @@
 import asyncio
 import contextlib
 import os
-import shlex
 import ssl
 import subprocess
 import sys
 import textwrap
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -42,6 +40,7 @@ from novasonic.emulator.voice import Speaker
 from novasonic.eventstream import ChunkSigner, FrameDecoder, decode_failure, encode_chunk
 from novasonic.messages import InputMessage, OutputMessage
 from novasonic.transport import Connector, Transport
+from running import process
 
 SPEED = 25.0
 HELLO = Turn(heard="hello.", says=[Say("Hello to you.", seconds=1.0), Say("How are you?", seconds=3.0)])
@@ -873,25 +872,6 @@ async def test_eight_minutes_pass_at_once_on_a_virtual_clock() -> None:
         await Caller(transport).until_end(timeout=1000)
     assert loop.time() - opened == pytest.approx(480, abs=1)
     await transport.aclose()
-
-
-@contextlib.asynccontextmanager
-async def process(*arguments: str) -> AsyncIterator[tuple[Process, Mapping[str, str]]]:
-    """Run the command `novasonic emulator`, and give it together with the environment that leads there."""
-    command = [sys.executable, "-m", "novasonic", "emulator", *arguments]
-    running = await asyncio.create_subprocess_exec(*command, stdout=PIPE)
-    try:
-        assert running.stdout is not None
-        env = dict[str, str]()
-        async with asyncio.timeout(30):
-            while (line := (await running.stdout.readline()).decode()).startswith("export "):
-                name, _, value = shlex.split(line)[1].partition("=")
-                env[name] = value
-        yield running, env
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            running.kill()
-        await running.wait()
 
 
 async def test_an_emulator_that_is_killed_and_started_again_is_the_same_to_its_clients(

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -24,10 +25,11 @@ from novasonic.errors import (
     InvalidRequestError,
     StreamLostError,
 )
-from novasonic.events import AudioChunk, Event
+from novasonic.events import AudioChunk, Event, SessionRenewed, Transcript
 from novasonic.messages import AudioInput
 from novasonic.session import SessionState, SonicSession
 from novasonic.tools import tool
+from running import process
 
 load()
 
@@ -275,3 +277,62 @@ async def test_a_tool_that_blocks_its_thread_delays_no_audio(monkeypatch: pytest
     assert len(sent) > 300, "silence flowed all the time"
     gaps = [after - before for before, after in itertools.pairwise(sent)]
     assert max(gaps) < 0.1 + machine.worst
+
+
+async def test_a_service_that_is_killed_and_started_again_goes_on_with_the_conversation(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Killed in mid-sentence: the sentence is begun again, and nothing is in the transcript twice."""
+    says = [{"text": "There was a king.", "seconds": 2}, {"text": "He had a daughter.", "seconds": 9}]
+    first = {"turns": [{"typed": "*", "says": says}]}
+    second = {"turns": [{"typed": "*lost*daughter*", "says": [says[1], {"text": "The end."}]}]}
+    (tmp_path / "first.json").write_text(json.dumps(first))
+    (tmp_path / "second.json").write_text(json.dumps(second))
+    state = ("--state", str(tmp_path / "state"), "--scenario")
+    async with process("--port", "0", *state, str(tmp_path / "first.json")) as (running, env):
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        async with SonicSession() as session, asyncio.timeout(60):
+            await session.send_text("Tell me a story.")
+            async for event in session:
+                if isinstance(event, Transcript) and event.text == "He had a daughter.":
+                    break
+            async for event in session:
+                if isinstance(event, AudioChunk):
+                    break
+            running.kill()
+            port = env["AWS_ENDPOINT_URL_BEDROCK_RUNTIME"].rpartition(":")[2]
+            async with process("--port", port, *state, str(tmp_path / "second.json")):
+                seen = list[Event]()
+                async for event in session:
+                    seen.append(event)
+                    if isinstance(event, Transcript) and event.text == "The end.":
+                        break
+                assert any(isinstance(event, SessionRenewed) for event in seen)
+                assert [(each.role, each.text) for each in session.history] == [
+                    ("USER", "Tell me a story."),
+                    ("ASSISTANT", "There was a king. He had a daughter. The end."),
+                ]
+
+
+async def test_keys_that_expire_in_mid_conversation_are_replaced_by_new_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Emulator(Scenario(turns=[Turn(typed="*", says="Hello!")]), voice=hum) as bedrock:
+        point_at(monkeypatch, bedrock)
+        given = list[Credentials]()
+
+        def keys() -> Credentials:
+            given.append(bedrock.issue(3600))
+            return given[-1]
+
+        async with SonicSession(credentials=keys) as session:
+            bedrock.expire(given[0])
+            seen = list[SessionRenewed]()
+            async with asyncio.timeout(30):
+                while not seen:
+                    event = await anext(session)
+                    seen += [event] if isinstance(event, SessionRenewed) else []
+            assert seen[0].reason == "error"
+            assert (await session.ask("Hello?")).text == "Hello!"
+        assert len(given) == 2

@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from novasonic.continuation import Renewal, Retry
     from novasonic.conversation import Message
     from novasonic.credentials import Credentials
     from novasonic.dialogue import converse
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
         Event,
         Interrupted,
         Latency,
+        Reconnecting,
         SessionEnded,
+        SessionRenewed,
         SessionStarted,
         ToolCall,
         ToolResult,
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
         UserSpeechEnded,
         UserSpeechStarted,
     )
+    from novasonic.limiter import SessionLimiter
     from novasonic.messages import Inference, ToolSpec
     from novasonic.models import Usage
     from novasonic.reply import Reply
@@ -81,11 +85,16 @@ __all__ = [
     "Message",
     "ModelNotFoundError",
     "ProtocolError",
+    "Reconnecting",
     "RemoteProtocolError",
+    "Renewal",
     "Reply",
+    "Retry",
     "ServiceError",
     "SessionEnded",
     "SessionExpiredError",
+    "SessionLimiter",
+    "SessionRenewed",
     "SessionStarted",
     "SessionState",
     "SonicError",
@@ -117,7 +126,10 @@ _HOMES: Final = {
     "Credentials": "credentials",
     "Inference": "messages",
     "Message": "conversation",
+    "Renewal": "continuation",
     "Reply": "reply",
+    "Retry": "continuation",
+    "SessionLimiter": "limiter",
     "SessionState": "session",
     "SonicSession": "session",
     "Stats": "session",

@@ -16,7 +16,6 @@ Importing this module takes half a second: import it in a thread.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import asyncio
-import contextvars
 import copy
 import functools
 import inspect
@@ -51,6 +50,7 @@ from novasonic import failures
 from novasonic.credentials import Credentials, CredentialsSource
 from novasonic.errors import ConfigurationError, ConnectError, CredentialsError, SonicError, TransportError
 from novasonic.eventstream import ChunkSigner, FrameDecoder, decode_chunk, decode_failure
+from novasonic.threads import in_thread
 from novasonic.transport import Transport
 
 __all__ = ["BedrockConnector", "Credentials", "CredentialsSource"]
@@ -362,34 +362,8 @@ for _talker in (
 
 
 async def _off_the_loop[T](function: Callable[[], T]) -> T:
-    """Return what `function` returns, called in a thread.
-
-    A daemon, unlike those of `asyncio.to_thread`: a lookup that hangs must not keep the process from exiting.
-    """
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, failure: BaseException | None) -> None:
-        if outcome.done():
-            return
-        if failure is None:
-            outcome.set_result(result)  # type: ignore[arg-type]  # there is no failure, so it is a T
-        else:
-            outcome.set_exception(failure)
-
-    def in_thread() -> None:
-        try:
-            settled: tuple[T | None, BaseException | None] = (function(), None)
-        except BaseException as exc:  # noqa: BLE001 - it is raised where the caller waits
-            settled = (None, exc)
-        try:
-            loop.call_soon_threadsafe(settle, *settled)
-        except RuntimeError:
-            logger.debug("the event loop was closed before a thread had finished")
-
-    context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(in_thread,), name=_THREAD, daemon=True).start()
-    return await outcome
+    """Return what `function` returns, called in a thread: a lookup may block, and hang."""
+    return await in_thread(function, name=_THREAD)
 
 
 # --- Addresses and trust -----------------------------------------------------------------------------------

@@ -12,14 +12,12 @@ import os
 import platform
 import socket
 import ssl
-import threading
 import time
 import traceback
 import urllib.parse
 import urllib.request
 import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -31,6 +29,7 @@ from novasonic.diagnosis import Finding, Name, ProxyRefusedError, Report
 from novasonic.errors import ConfigurationError, CredentialsError, SonicError
 from novasonic.portaudio import Device, DeviceKind, leave_at_exit, list_devices, no_chatter
 from novasonic.session import SonicSession
+from novasonic.threads import in_thread
 
 if TYPE_CHECKING:
     from novasonic.bedrock import Destination, Proxy
@@ -157,7 +156,8 @@ class _Examination:
             return diagnosis.broken(name, exc)
 
     async def _thread[T](self, function: Callable[[], T]) -> T:
-        return await _in_thread(function, self._timeout)
+        async with asyncio.timeout(self._timeout):
+            return await in_thread(function, name="novasonic-doctor")
 
     def _secrets(self) -> list[str]:
         """Return what may not be shown, whatever comes to speak of it."""
@@ -322,6 +322,7 @@ class _Examination:
         with warnings.catch_warnings(record=True) as noticed:
             warnings.simplefilter("always")
             session = SonicSession(
+                retry=None,  # what fails is to be seen
                 model=self._model,
                 region=self._region,
                 profile=self._profile,
@@ -369,26 +370,6 @@ async def _emulator(stack: AsyncExitStack, emulator: AbstractAsyncContextManager
         return diagnosis.emulator(await stack.enter_async_context(emulator))
     except SonicError as exc:
         return diagnosis.emulator_missing(exc)
-
-
-async def _in_thread[T](function: Callable[[], T], seconds: float) -> T:
-    """Return what `function` returns, called in a thread that does not keep the program from exiting.
-
-    Raises:
-        TimeoutError: If that takes longer; the thread is left alone.
-    """
-    outcome = Future[T]()
-    outcome.set_running_or_notify_cancel()  # whoever stops waiting does not stop it
-
-    def run() -> None:
-        try:
-            outcome.set_result(function())
-        except BaseException as exc:  # noqa: BLE001 - it is raised where the caller waits
-            outcome.set_exception(exc)
-
-    threading.Thread(target=run, name="novasonic-doctor", daemon=True).start()
-    async with asyncio.timeout(seconds):
-        return await asyncio.wrap_future(outcome)
 
 
 # --- What a machine says, each in its thread ----------------------------------------------------------------

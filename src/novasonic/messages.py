@@ -215,7 +215,7 @@ def text_block(
 def history_blocks(
     said: Sequence[tuple[InputRole, str]], *, prompt_name: str, limit: int = TEXT_LIMIT
 ) -> list[InputMessage]:
-    """Return the messages that tell what was said before: roles and texts, each role in turn, the user first."""
+    """Return the messages that tell what was said before: each role in turn, the user first."""
     return [
         message
         for role, text in said

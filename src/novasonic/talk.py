@@ -173,6 +173,10 @@ class Screen:
             case events.ToolResult():
                 what = event.error or str(event.result)
                 self._line("tool", f"{what} after {event.elapsed:.1f} s", "yellow dim")
+            case events.Reconnecting():
+                self._line("", f"the connection was lost, attempt {event.attempt} to mend it", "red dim")
+            case events.SessionRenewed(reason="error"):
+                self._line("", f"the conversation goes on after {event.gap:.1f} s", "dim")
             case events.UsageUpdated():
                 self._usage = event.total
             case _:
