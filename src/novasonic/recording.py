@@ -26,7 +26,7 @@ A file that breaks off, as its program was killed, is read up to there.
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Self, cast, get_args
 
@@ -258,12 +258,18 @@ class Tape:
         """When the last thing happened, in seconds."""
         return max((line.time for line in self.lines), default=0.0)
 
+    def with_model(self, model: str) -> Self:
+        """Return the same recording as that of a model of this id."""
+        return replace(self, header=msgspec.structs.replace(self.header, model=model))
+
     def document(self, line: Line) -> bytes:
         """Return a message as it went over its stream. Audio that was not kept is silence."""
         if line.event is None:
             return (line.raw or "").encode()
         if line.name in AUDIO and isinstance(body := line.body(), dict):
-            return _encode({"event": {line.name: self.with_audio(line.sender, cast("dict[str, Any]", body))}})
+            audible = self.with_audio(line.sender, cast("dict[str, Any]", body))
+            if audible is not body:
+                return _encode({"event": {line.name: audible}})
         return b'{"event":' + _encode(line.event) + b"}"
 
     def with_audio(self, sender: Sender, body: dict[str, Any]) -> dict[str, Any]:
