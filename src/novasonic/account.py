@@ -4,7 +4,6 @@ It is told as for a listener who hears everything at once: a response plays from
 sound comes, after what still plays, and is cut where the user broke in. No clock, no session, no I/O.
 """
 
-import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -22,9 +21,6 @@ from novasonic.recording import Failure, Line, Tape
 _RATE_UNLESS_TOLD: Final = 16_000
 _SAME_MOMENT: Final = 0.001  # seconds
 _SAME_SPEECH: Final = 0.1  # seconds; nobody begins to speak twice in so short a time
-
-# How much of what was sent on one stream may be sent again on the next, in frames: half a minute of 20 ms.
-_SENT_AGAIN: Final = 1500
 
 
 class Span(NamedTuple):
@@ -433,29 +429,24 @@ def _voice(tape: Tape, sample_rate: int) -> dict[int, list[Frame]]:
 
 
 def _continued(before: Sequence[Frame], after: Sequence[Frame], sample_rate: int) -> list[Frame]:
-    """Return the frames of a stream as they were spoken: it hears some again, and some late."""
-    again = _sent_again(before, after, sample_rate)
-    repeated = [frame._replace(again=True) for frame in before[len(before) - again :]]
-    earliest = before[-1].at + _seconds(before[-1], sample_rate) if before else 0.0
-    late, spoken_by = list[Frame](), math.inf
-    for frame in reversed(after[again:_SENT_AGAIN]):  # each was spoken before those that follow it
-        spoken_by = min(frame.at, spoken_by - _seconds(frame, sample_rate))
-        late.insert(0, frame._replace(at=max(earliest, spoken_by)))
-    return [*repeated, *late, *after[_SENT_AGAIN:]]
+    """Return the frames of a stream as they were spoken.
 
-
-def _sent_again(before: Sequence[Frame], after: Sequence[Frame], sample_rate: int) -> int:
-    """Return how many of the frames of a stream are the last ones of another.
-
-    They are equal and, as all silence is equal, too, they come much faster than they were spoken.
+    It begins with a burst if something is to be made up for: with what was sent before, and with what waited
+    while there was no stream. All of that was spoken without a gap.
     """
-    most, seconds = 0, 0.0
-    for number, frame in enumerate(after[: min(len(before), _SENT_AGAIN)], 1):
-        seconds += _seconds(frame, sample_rate)
-        if frame.at - after[0].at < seconds / 2:
-            most = number
-    old, new = [frame.pcm for frame in before[len(before) - most :]], [frame.pcm for frame in after[:most]]
-    return next(n for n in range(most, -1, -1) if old[most - n :] == new[:n])
+    burst = 0
+    for frame, following in pairwise(after):
+        if following.at - frame.at > _seconds(frame, sample_rate) / 2:
+            break
+        burst += 1
+    old, new = [frame.pcm for frame in before[-burst:]], [frame.pcm for frame in after[:burst]]
+    again = next(n for n in range(min(len(old), burst), -1, -1) if old[len(old) - n :] == new[:n])
+    spoken = [frame._replace(again=True) for frame in before[len(before) - again :]]
+    at = before[-1].at + _seconds(before[-1], sample_rate) if before else 0.0
+    for frame in after[again:burst]:
+        spoken.append(frame._replace(at=at))
+        at += _seconds(frame, sample_rate)
+    return [*spoken, *after[burst:]]
 
 
 def _seconds(frame: Frame, sample_rate: int) -> float:

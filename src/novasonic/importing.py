@@ -30,6 +30,7 @@ import msgspec
 from novasonic.errors import ConfigurationError
 from novasonic.recording import AUDIO, VERSION, Header, Line, Sender, Tape, decoded, numbered_lines
 
+_LATEST_START: Final = 86_400  # seconds: beyond a day, times are dates
 _UNTIMED: Final = 0.001  # seconds from one line without a time to the next
 _MOST_REPEATS: Final = 100_000  # most of an hour of audio; more is a mistake
 
@@ -102,7 +103,17 @@ def import_capture(path: str | os.PathLike[str], mapping: Mapping) -> Tape:
     lines = sorted((line for row in rows for line in row), key=lambda line: line.time)
     if not lines:
         raise ConfigurationError(f"{path} has no messages where the mapping looks for them")
-    header = Header(novasonic=VERSION, provenance=f"imported from {path.name}", model=mapping.model)
+    if lines[0].time > _LATEST_START:
+        raise ConfigurationError(
+            f'{path} begins at {lines[0].time:.3g} s; put `"from_first": true` or a `unit` into the mapping'
+        )
+    audible = all(isinstance(line.body().get("content"), str) for line in lines if line.name in AUDIO)
+    header = Header(
+        novasonic=VERSION,
+        provenance=f"imported from {path.name}",
+        model=mapping.model,
+        audio="inline" if audible else "counts",
+    )
     return Tape(header=header, lines=lines, name=str(path))
 
 
@@ -164,8 +175,10 @@ class _Reader:
             if len(event) != 1:
                 raise ValueError(f"{mapping.event} holds {len(event)} messages instead of one")
             ((name, body),) = event.items()
-        if name in AUDIO and isinstance(size := _look(body, mapping.size), int):
-            body = {**body, "content": {"bytes": size}}
+        if name in AUDIO:
+            body = msgspec.convert(body, dict[str, Any])
+            if isinstance(size := _look(body, mapping.size), int):
+                body["content"] = {"bytes": size}
         return name, body
 
     def _times(self, row: object, start: float) -> Iterator[float]:

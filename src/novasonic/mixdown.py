@@ -28,6 +28,9 @@ def mix(account: Account) -> Iterator[bytes]:
     The assistant is heard as if each response was played at once, and cut where the user broke in.
     """
     line, taken = Timeline(sample_rate(account), start=0.0), 0.0
+    # What comes a little late belongs to the moment before, but not before anybody has listened.
+    deaf = next((leg.listens_at for leg in account.legs if leg.listens_at is not None), 0.0)
+    line.user(bytes(2 * round(deaf * account.sample_rate)), account.sample_rate, 0.0)
     what: list[tuple[float, bytes | AudioChunk | None]] = [
         *account.chunks,
         *((frame.at, frame.pcm) for frame in account.frames),

@@ -380,6 +380,8 @@ def _read_line(text: bytes) -> Line:
         raise ValueError("a line holds one event, or one of raw, accepted, failed, ended and missing")
     if line.stream < 1:
         raise ValueError(f"stream is {line.stream}, but streams are counted from 1")
+    if line.time < 0:
+        raise ValueError(f"at is {line.at:g}, but times are counted from 0")
     return line
 
 

@@ -70,13 +70,14 @@ class Redactor:
         if not isinstance(body, dict):
             return self._value(body)
         members = cast("dict[str, Any]", body)
-        redacted, content = self._members(members), members.get("content")
-        if isinstance(content, str):
-            if name in _WITH_JSON:
-                redacted["content"] = self._json_text(content)
-            elif name == "textOutput" and TextOutput(content=content).says_interrupted:
-                redacted["content"] = _MARKER
-        return redacted
+        match members.get("content"):
+            case str(content) if name in _WITH_JSON:
+                known = {"content": self._json_text(content)}
+            case str(content) if name == "textOutput" and TextOutput(content=content).says_interrupted:
+                known = {"content": _MARKER}
+            case _:
+                known = dict[str, str]()
+        return {key: known.get(key) or self._member(key, value) for key, value in members.items()}
 
     def text(self, text: str) -> str:
         """Return what stands for a text; the blanks around it stay, as they join it to others."""
@@ -108,7 +109,10 @@ class Redactor:
                 pass
 
     def _members(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: value if key in _KEPT else self._redacted(value) for key, value in body.items()}
+        return {key: self._member(key, value) for key, value in body.items()}
+
+    def _member(self, key: str, value: object) -> object:
+        return value if key in _KEPT else self._redacted(value)
 
     def _redacted(self, value: object) -> object:
         """Return a value of the protocol, whose numbers are sizes, offsets and counts."""

@@ -14,6 +14,7 @@ _NARROWEST: Final = 40  # columns
 _HEAD: Final = 14  # columns of a lane's name
 _SECONDS: Final = (5, 10, 15, 30, *(60 * 2**n for n in range(20)))
 _FINEST: Final = 0.25  # seconds that a column of a lane stands for, at least
+_COARSEST: Final = 1.0  # and at most: a longer conversation takes several rows
 _SCALE: Final = 10  # columns, at least, from one number below the lanes to the next
 _STEPS: Final = "▁▂▃▄▅▆▇█"
 
@@ -56,7 +57,7 @@ def story(account: Account) -> Iterator[Shown]:
 def lanes(account: Account, width: int) -> Iterator[Shown]:
     """Yield who spoke when, drawn with characters: rows of lanes, none wider than `width`."""
     room = max(_NARROWEST, width) - _HEAD
-    step = max(_FINEST, account.duration / room)
+    step = min(_COARSEST, max(_FINEST, account.duration / room))
     columns = int(account.duration / step) + 1
     you, tools, nova, tokens = ([" "] * columns for _ in range(4))
     for response in account.responses:
@@ -72,20 +73,22 @@ def lanes(account: Account, width: int) -> Iterator[Shown]:
     for at, usage in account.usage:
         level = usage.total * (len(_STEPS) - 1) // max(1, account.tokens.total)
         tokens[int(at / step) :] = _STEPS[level] * (columns - int(at / step))
+    seconds = next(each for each in _SECONDS if each / step >= _SCALE)
+    scale = [" "] * columns
+    for at in range(0, int(account.duration) + 1, seconds):
+        scale[int(at / step) :] = f"{at:<{columns}}"[: columns - int(at / step)]
     drawn = [
         ("you", you, "cyan"),
         ("tool", tools, "yellow"),
         ("nova", nova, "green"),
         ("tokens", tokens, "dim"),
     ]
-    for name, lane, style in drawn:
-        if name != "tool" or account.tools:
-            yield [Part(f"       {name:<7}"), Part("".join(lane), style)]
-    seconds = next(each for each in _SECONDS if each / step >= _SCALE)
-    scale = [" "] * columns
-    for at in range(0, int(account.duration) + 1, seconds):
-        scale[int(at / step) :] = f"{at:<{columns}}"[: columns - int(at / step)]
-    yield [Part(f"       {'s':<7}"), Part("".join(scale).rstrip(), "dim")]
+    for start in range(0, columns, room):
+        if start:
+            yield [Part("")]
+        for name, lane, style in [*drawn, ("s", scale, "dim")]:
+            if name != "tool" or account.tools:
+                yield [Part(f"       {name:<7}"), Part("".join(lane[start : start + room]).rstrip(), style)]
 
 
 def sums(account: Account) -> Iterator[Shown]:

@@ -23,7 +23,7 @@ _IN_FLIGHT: Final = 0.25
 
 _GOODBYE: Final = {"promptEnd", "sessionEnd"}
 _MADE_UP: Final = {"promptName", "contentName"}  # by each client anew
-_REDACTED: Final = {"event.textInput.content", "event.toolResult.content"}
+_REDACTED: Final = frozenset({"event.textInput.content", "event.toolResult.content"})
 _JSON_TEXTS: Final = {"event.toolResult.content"}
 _SHOWN: Final = 60  # characters of a value in an error
 _ABSENT: Final = object()
@@ -268,9 +268,8 @@ class Script:
         then_name, then_body = unit.messages[self._said]
         if then_name != name or (not self._said and unit.kind != _kind(name, body)):
             raise self._differs("event", _kind(then_name, then_body), _kind(name, body), unit=unit)
-        then, now = _leaves(then_body, f"event.{name}"), _leaves(body, f"event.{name}")
-        if self._tape.header.redacted:
-            then, now = ({**leaves, **dict.fromkeys(_REDACTED)} for leaves in (then, now))
+        passed_over = _REDACTED if self._tape.header.redacted else frozenset[str]()
+        then, now = (_leaves(each, f"event.{name}", passed_over) for each in (then_body, body))
         for path in {**then, **now}:
             if (was := then.get(path, _ABSENT)) != (is_ := now.get(path, _ABSENT)):
                 raise self._differs(path, was, is_, unit=unit)
@@ -354,8 +353,10 @@ def _kind(name: str, body: Body) -> str:
             return str(name)
 
 
-def _leaves(value: Body, path: str) -> dict[str, object]:
+def _leaves(value: Body, path: str, passed_over: frozenset[str]) -> dict[str, object]:
     """Return the members of a message by their paths, but for names that each client makes up."""
+    if path in passed_over:
+        return {}
     if path in _JSON_TEXTS or path.endswith(".inputSchema.json"):
         value = ToolUse(content=value).arguments or value
     match value:
@@ -366,7 +367,7 @@ def _leaves(value: Body, path: str) -> dict[str, object]:
             inner = [(f"{path}[{n}]", each) for n, each in enumerate(cast("Sequence[Any]", value))]
         case _:
             return {path: value}
-    return {leaf: found for at, each in inner for leaf, found in _leaves(each, at).items()}
+    return {leaf: found for at, each in inner for leaf, found in _leaves(each, at, passed_over).items()}
 
 
 def _shown(then: object, now: object) -> tuple[str, str]:
