@@ -193,6 +193,15 @@ async def test_a_tool_that_was_not_answered_is_told_as_such(tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(not SESSION_1.exists(), reason="the recording is no part of the package")
+def test_a_capture_of_the_services_side_alone_is_told_as_far_as_that_goes() -> None:
+    told = account(import_capture(SESSION_1.with_name("tool-turn.jsonl"), MAPPINGS["condensed"]))
+    assert [len(each) for each in (told.speech, told.tools, told.responses)] == [1, 1, 1]
+    assert told.speech[0].text
+    assert told.responses[0].text
+    assert told.tools[0].result is None
+
+
+@pytest.mark.skipif(not SESSION_1.exists(), reason="the recording is no part of the package")
 def test_a_recorded_session_of_the_real_service_is_told_as_it_was_measured() -> None:
     """By hand, before: where each of the four interruptions cut, and how long each response was."""
     told = account(import_capture(SESSION_1, MAPPINGS["condensed"]))

@@ -628,9 +628,8 @@ async def test_a_recorded_session_of_the_real_service_goes_through_a_session(spe
     """41 s, five responses, four interruptions; what its client sent is what a session sends."""
     tape = await asyncio.to_thread(import_capture, SESSION_1, MAPPINGS["condensed"])
     again, found = replay(tape, speed=speed), list[events.Event]()
-    async with SonicSession(
-        transport=again, voice="tiffany", system="synthetic transcript 1", endpointing="MEDIUM"
-    ) as session:
+    system = next(line.body()["content"] for line in tape.lines if line.name == "textInput")
+    async with SonicSession(transport=again, voice="tiffany", system=system, endpointing="MEDIUM") as session:
         async for each in session:
             found.append(each)
             if isinstance(each, events.TurnEnded) and each.turn == 5:

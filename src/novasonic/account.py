@@ -275,6 +275,8 @@ class _Teller:
             fold.leave()
 
     def _received(self, leg: Leg, message: OutputMessage) -> None:
+        if not self._listening:
+            self._listen(leg)  # a capture may have the service's side only
         fold = self._folds.get(leg.number)
         if fold is not None:
             self._happened(leg, fold.feed(message, self._now))
@@ -324,7 +326,7 @@ class _Teller:
 
     def _spoken_at(self, leg: Leg, offset_ms: int) -> float:
         """Return when a part of the user's voice was spoken; the service names its place on the stream."""
-        frames, rate = self._voice[leg.number], self._account.sample_rate
+        frames, rate = self._voice.get(leg.number, []), self._account.sample_rate
         sample = offset_ms * rate / 1000
         ends = list(accumulate(len(frame.pcm) // 2 for frame in frames))
         at = bisect_left(ends, sample)

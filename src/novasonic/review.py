@@ -1,5 +1,6 @@
 """`novasonic replay`: a recording as a timeline in the terminal, as a sound and as a picture."""
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -58,7 +59,7 @@ def lanes(account: Account, width: int) -> Iterator[Shown]:
     """Yield who spoke when, drawn with characters: rows of lanes, none wider than `width`."""
     room = max(_NARROWEST, width) - _HEAD
     step = min(_COARSEST, max(_FINEST, account.duration / room))
-    columns = int(account.duration / step) + 1
+    columns = max(1, math.ceil(account.duration / step))
     you, tools, nova, tokens = ([" "] * columns for _ in range(4))
     for response in account.responses:
         _fill(nova, step, "░", *([response.unheard] if response.unheard else []))
@@ -75,7 +76,7 @@ def lanes(account: Account, width: int) -> Iterator[Shown]:
         tokens[int(at / step) :] = _STEPS[level] * (columns - int(at / step))
     seconds = next(each for each in _SECONDS if each / step >= _SCALE)
     scale = [" "] * columns
-    for at in range(0, int(account.duration) + 1, seconds):
+    for at in range(0, math.ceil(account.duration), seconds):
         scale[int(at / step) :] = f"{at:<{columns}}"[: columns - int(at / step)]
     drawn = [
         ("you", you, "cyan"),
@@ -178,8 +179,8 @@ def _counted(number: int, noun: str) -> str:
 
 def _fill(lane: list[str], step: float, mark: str, *spans: Span) -> None:
     for span in spans:
-        for column in range(int(span.start / step), min(len(lane) - 1, int(span.end / step)) + 1):
-            lane[column] = mark
+        first, last = (min(len(lane) - 1, int(at / step)) for at in span)
+        lane[first : last + 1] = mark * (last + 1 - first)
 
 
 def _encodable(text: str, encoding: str) -> str:
