@@ -5,15 +5,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Final, Literal
+from uuid import UUID
 
 from novasonic import messages, models
 from novasonic.audio import Chunker
 from novasonic.conversation import Message, read_on
 from novasonic.errors import ConfigurationError
 from novasonic.messages import Endpointing, Inference, InputMessage, ToolSpec
+from novasonic.tools import check_spec
 
 # The service's own limit is not documented; other clients allow 10,000.
 _MOST_TOKENS: Final = 1_000_000
+
+# A rule of thumb: nobody has published how many are too many for Nova Sonic.
+_MANY_TOOLS: Final = 20
+
+# Nova user guide, "Troubleshooting tool calls": with anything else there, the model may ignore a tool.
+_TOP_LEVEL: Final = frozenset({"type", "properties", "required"})
 
 _LONGEST_WAIT: Final = 3600  # seconds; whoever waits longer has mistaken the unit
 
@@ -67,22 +75,36 @@ class Settings:
             found.append(
                 f"{model.id} reached its end of life on {model.end_of_life}; use {models.MODELS[0].id!r}"
             )
+        if len(self.tools) > _MANY_TOOLS:
+            found.append(
+                f"{len(self.tools)} tools are many, and a model that has many chooses worse among them; "
+                f"offer no more than {_MANY_TOOLS} or so"
+            )
+        for tool in self.tools:
+            if others := sorted(map(str, tool.schema.keys() - _TOP_LEVEL)):
+                found.append(
+                    f"the schema of the tool {tool.name!r} has {', '.join(others)} at its top, and Nova may "
+                    "overlook the tool; only type, properties and required belong there"
+                )
         return found
 
     def opening(self, prompt_name: str) -> list[InputMessage]:
         """Return all that is said before the user's audio."""
         start = messages.SessionStart(inference=self.inference, endpointing=self.endpointing)
-        prompt = messages.PromptStart(
+        system = messages.text_block(self.system, prompt_name=prompt_name, role="SYSTEM")
+        opening = [start, self._prompt(prompt_name), *system]
+        for role, text in _alternating(self.history):
+            opening += messages.text_block(text, prompt_name=prompt_name, role=role)
+        return opening
+
+    def _prompt(self, prompt_name: str) -> messages.PromptStart:
+        return messages.PromptStart(
             prompt_name=prompt_name,
             voice=self.voice,
             sample_rate=self.output_rate,
             tools=self.tools,
             tool_choice=self.tool_choice,
         )
-        opening = [start, prompt, *messages.text_block(self.system, prompt_name=prompt_name, role="SYSTEM")]
-        for role, text in _alternating(self.history):
-            opening += messages.text_block(text, prompt_name=prompt_name, role=role)
-        return opening
 
     def _check_audio(self) -> None:
         allowed = self.model.limits.sample_rates
@@ -129,15 +151,10 @@ class Settings:
             )
 
     def _check_tools(self) -> None:
+        sizes = list[int]()
         for at, tool in enumerate(self.tools):
             _check_type(f"tools[{at}]", tool, ToolSpec)
-            check_text(f"tools[{at}].name", tool.name)
-            check_text(f"tools[{at}].description", tool.description)
-            _check_type(f"tools[{at}].schema", tool.schema, dict)
-            try:
-                messages.encode(messages.PromptStart(prompt_name="", voice="", tools=(tool,)))
-            except (TypeError, ValueError, RecursionError) as exc:
-                raise ConfigurationError(f"tools[{at}].schema cannot be written as JSON: {exc}") from exc
+            sizes.append(check_spec(f"tools[{at}]", tool))
         names = [tool.name for tool in self.tools]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
@@ -145,6 +162,14 @@ class Settings:
         if self.tool_choice is not None and self.tool_choice not in ("auto", "any", *names):
             raise ConfigurationError(
                 f"tool_choice is {self.tool_choice!r}, but must be 'auto', 'any' or the name of a tool"
+            )
+        size = len(messages.encode(self._prompt(str(UUID(int=0)))))
+        limit = self.model.limits.message_bytes
+        if self.tools and size > limit:
+            largest = self.tools[sizes.index(max(sizes))].name
+            raise ConfigurationError(
+                f"tools make the message that offers them {size} bytes long, but at most {limit} are "
+                f"allowed; shorten {largest!r}, which is the largest, or offer fewer"
             )
 
 
