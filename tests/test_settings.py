@@ -254,7 +254,7 @@ def test_more_tools_than_are_wise_pass_with_a_word() -> None:
 
 
 def test_a_schema_that_nova_may_overlook_passes_with_a_word() -> None:
-    """Those that other libraries write have a title and a `$schema`; Nova then answers as if without tools."""
+    """Those that other libraries write often have a title and more."""
     schema = {"type": "object", "title": "Weather", "$schema": "https://json-schema.org/draft/2020-12/schema"}
     [oddity] = made(tools=(WEATHER, spec(schema=schema))).oddities(TODAY)
     assert oddity.startswith(

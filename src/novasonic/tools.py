@@ -232,22 +232,20 @@ class _FunctionTool[**P, R](Tool[P, R]):
         hint, _ = self._hints[name]
         try:
             return msgspec.convert(value, hint, str_keys=True)
-        except (msgspec.ValidationError, TypeError, RecursionError) as exc:
-            # "Expected `int`, got `str` - at `$.stops[0].minutes`", or "- at `key` in `$.prices`"
-            found = _AT.fullmatch(str(exc))
-            what, key, path = found.groups("") if found else (str(exc), "", "")
-            place = f"{'a key of ' if key else ''}`{name}{path}`"
-            said = {
-                key: each
-                for key, each in self.schema["properties"][name].items()
-                if key not in {"default", "description", "title", "examples"}
+        except (msgspec.ValidationError, TypeError) as exc:
+            # "Expected `int`, got `str` - at `$[0].minutes`", or "... - at `key` in `$`"
+            what, _, at = str(exc).partition(" - at `")
+            place = f"`{name}{at.rpartition('$')[2].rstrip('`')}`"
+            if at.startswith("key"):
+                place = f"a key of {place}"
+            fits = {
+                member: each
+                for member, each in self.schema["properties"][name].items()
+                if member not in {"default", "description", "title", "examples"}
             }
             raise ArgumentsError(
-                f"{place} is wrong: {what[:1].lower()}{what[1:]}; `{name}` must fit {_text(said)}"
+                f"{place} is wrong: {what[:1].lower()}{what[1:]}; `{name}` must fit {_text(fits)}"
             ) from exc
-
-
-_AT: Final = re.compile(r"(.*?)(?: - at (`key` in )?`\$(.*)`)?", re.DOTALL)
 
 
 @overload
@@ -522,10 +520,11 @@ def _behind(call: object) -> _Behind:
         function = deeper
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigurationError(f"{what}: it is a generator, but a tool has one result; return a list")
+    own = function.__doc__
     return _Behind(
         function=function,
         name=getattr(named, "__name__", type(named).__name__),
-        doc=inspect.getdoc(function) or inspect.getdoc(named),
+        doc=inspect.cleandoc(own) if own else inspect.getdoc(named),  # or that of a class
     )
 
 
