@@ -208,6 +208,9 @@ class Line:
             self._minding.cancel()
             await asyncio.wait({self._minding})
         legs = [leg for leg in (self._current, self._spare, *self._leaving.values()) if leg is not None]
+        if self._spare is not None:
+            self._spare = None
+            self._give_back()
         await asyncio.gather(*(leg.open.aclose() for leg in legs))
         if self._leaving:
             await asyncio.wait(self._leaving)
@@ -402,29 +405,36 @@ class Line:
         settings = self.settings if update is None else update.settings
         try:
             spare = self._spare = await self._open(settings, settings.open_timeout)
-        except TransportError as exc:
+        except BaseException as exc:
             self._give_back()
-            if update is not None:
-                self._updated(exc)
-                return
-            logger.warning("the next stream could not be opened: %s", exc)
-            await self._change(_OPENING_AGAIN)
+            if not isinstance(exc, SonicError):
+                raise
+            await self._cannot_move(exc)
             return
         prepared_at = loop.time()
         while spare.lost is None and leg.lost is None and not ready():
             if loop.time() - prepared_at > _PREPARED:
-                spare.lost = TimeoutError()  # it would soon be given up by the service
-            else:
-                await self._change(_LOOK)
+                break
+            await self._change(_LOOK)
         self._spare = None
-        if spare.lost is not None:
-            self._part(spare, self._drop(spare))
-        elif leg.lost is not None:
+        if leg.lost is not None:
             self._switch(spare, "error", lost_at=loop.time())
-            self._give_back()
-        else:
+            self._part(leg, self._drop(leg))
+        elif spare.lost is None and ready():
             self._switch(spare, plan.reason)
             self._part(leg, self._retire(leg))
+        else:
+            self._part(spare, self._drop(spare))
+            if isinstance(spare.lost, Exception):
+                await self._cannot_move(spare.lost)
+
+    async def _cannot_move(self, failure: Exception) -> None:
+        """Stay on the stream that there is, as the next one failed."""
+        if self._update is not None:
+            self._updated(failure)
+        else:
+            logger.warning("the next stream could not be opened: %s", failure)
+            await self._change(_OPENING_AGAIN)
 
     async def _recover(self, leg: _Leg, reason: Reason = "error") -> None:
         """Open another stream in place of one that is gone; or end, if there is no hope of that."""
