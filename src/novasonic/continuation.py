@@ -90,9 +90,9 @@ class Retry:
     jitter: float = 0.5
 
     def __post_init__(self) -> None:
-        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int):
-            raise ConfigurationError(f"attempts is {self.attempts!r}, but must be a whole number")
         _check("attempts", self.attempts, 0, 1000)
+        if self.attempts != int(self.attempts):
+            raise ConfigurationError(f"attempts is {self.attempts!r}, but must be a whole number")
         _check("delay", self.delay, 0, 3600)
         _check("longest", self.longest, 0, 3600)
         _check("jitter", self.jitter, 0, 1)
