@@ -59,6 +59,7 @@ class Memory:
     """A transport whose service is in memory, and remembers when it handed over the latest message."""
 
     request_id: str | None = None
+    expires_in: float | None = None
 
     def __init__(self) -> None:
         self.handed_over = 0

@@ -10,6 +10,7 @@ from blockbuster import blockbuster_ctx
 from hypothesis import HealthCheck, settings
 
 from clocks import CLOCKS
+from running import running, utterance  # noqa: F401 - fixtures
 
 # A busy machine is slow, and that is no failure.
 settings.register_profile("novasonic", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -35,7 +36,7 @@ def _never_blocks() -> Iterator[None]:
     with blockbuster_ctx("novasonic") as watch:
         for function in watch.functions.values():
             # The SDK runs a loop of its own there, in a thread.
-            function.can_block_in("novasonic/bedrock.py", "in_thread")
+            function.can_block_in("novasonic/threads.py", "run")
         yield
 
 

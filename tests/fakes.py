@@ -15,6 +15,7 @@ class FakeService:
     """
 
     request_id = "request-1"
+    expires_in: float | None = None
 
     def __init__(self, *, ends: bool = True) -> None:
         self.heard: list[InputMessage] = []

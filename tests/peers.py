@@ -13,8 +13,11 @@ This is no emulator of Nova Sonic: it knows frames and signatures, and nothing o
 
 import asyncio
 import contextlib
+import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import urllib.parse
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self, cast
 
 import h2.config
@@ -300,3 +303,101 @@ def proxy(seen: list[str]) -> Callable[[asyncio.StreamReader, asyncio.StreamWrit
         await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer))
 
     return handle
+
+
+class Issuer:
+    """Gives out credentials, as services of AWS do: to containers, to EC2, for roles (STS) and after SSO.
+
+    All of them on one port of 127.0.0.1, without TLS, and each to whoever shows `PROOF`.
+
+    Args:
+        lasts: Seconds until what it gives has expired.
+
+    Attributes:
+        url: Its address, `http://127.0.0.1:…`.
+        refuses: Set, it gives nothing.
+        given: How many times it gave something.
+    """
+
+    PROOF = "the-session-token-that-proves-it"
+    KEY = "ASIAEXAMPLE"
+
+    def __init__(self, *, lasts: float) -> None:
+        self.url = ""
+        self.lasts = lasts
+        self.refuses = False
+        self.given = 0
+
+    @property
+    def token(self) -> str:
+        """The session token that it gave last."""
+        return f"the-session-token-{self.given}"
+
+    @contextlib.asynccontextmanager
+    async def serve(self) -> AsyncIterator[Self]:
+        async with raw_peer(self._handle) as port:
+            self.url = f"http://127.0.0.1:{port}"
+            yield self
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        body = (await reader.readexactly(int(headers.get("content-length", 0)))).decode()
+        method, path, _ = request.split()
+        said = None if self.refuses else self._answer(method, path.partition("?")[0], headers, body)
+        status = "403 Forbidden" if said is None else "200 OK"  # 403 is final to those who would try again
+        head = f"HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {len(said or '')}\r\n\r\n"
+        writer.write(f"{head}{said or ''}".encode())
+        await writer.drain()
+
+    def _answer(self, method: str, path: str, headers: Mapping[str, str], body: str) -> str | None:
+        match method, path:
+            case "PUT", "/latest/api/token":
+                return self.PROOF
+            case (
+                "GET",
+                "/latest/meta-data/iam/security-credentials" | "/latest/meta-data/iam/security-credentials/",
+            ):
+                return "speech"
+            case "GET", "/latest/meta-data/iam/security-credentials/speech":
+                return self._metadata(headers.get("x-aws-ec2-metadata-token"))
+            case "GET", "/container":
+                return self._metadata(headers.get("authorization"))
+            case "GET", "/federation/credentials":
+                return self._portal(headers.get("x-amz-sso_bearer_token"))
+            case "POST", "/":
+                return self._sts(dict(urllib.parse.parse_qsl(body)), headers.get("authorization", ""))
+            case _:
+                return None
+
+    def _issue(self) -> datetime:
+        self.given += 1
+        return datetime.now(UTC) + timedelta(seconds=self.lasts)
+
+    def _metadata(self, proof: str | None) -> str | None:
+        if proof != self.PROOF:
+            return None
+        expires = f"{self._issue():%Y-%m-%dT%H:%M:%SZ}"
+        keys = {"AccessKeyId": self.KEY, "SecretAccessKey": SECRET, "Token": self.token}
+        return json.dumps({**keys, "Expiration": expires})
+
+    def _portal(self, proof: str | None) -> str | None:
+        if proof != self.PROOF:
+            return None
+        expires = round(self._issue().timestamp() * 1000)
+        keys = {"accessKeyId": self.KEY, "secretAccessKey": SECRET, "sessionToken": self.token}
+        return json.dumps({"roleCredentials": {**keys, "expiration": expires}})
+
+    def _sts(self, asked: Mapping[str, str], authorization: str) -> str | None:
+        action = asked["Action"]
+        by_keys = action == "AssumeRole" and f"/{REGION}/sts/aws4_request" in authorization
+        if not by_keys and asked.get("WebIdentityToken") != self.PROOF:
+            return None
+        expires = f"{self._issue():%Y-%m-%dT%H:%M:%SZ}"
+        return f"""
+            <{action}Response xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><{action}Result><Credentials>
+                <AccessKeyId>{self.KEY}</AccessKeyId>
+                <SecretAccessKey>{SECRET}</SecretAccessKey>
+                <SessionToken>{self.token}</SessionToken>
+                <Expiration>{expires}</Expiration>
+            </Credentials></{action}Result></{action}Response>"""

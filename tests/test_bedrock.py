@@ -6,19 +6,26 @@ Each row of what can go wrong ends here, with the right exception, and leaves no
 import asyncio
 import contextlib
 import gc
+import hashlib
+import json
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
 import textwrap
 import threading
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Never
 
 import aws_sdk_bedrock_runtime.models as aws_models
+import botocore.credentials
+import botocore.tokens
+import botocore.utils
 import pytest
 import trustme
 
@@ -44,7 +51,7 @@ from novasonic.errors import (
 from novasonic.eventstream import encode_chunk, encode_error, encode_exception, encode_frame
 from novasonic.failures import ERRORS, TEXTS, Meaning
 from novasonic.transport import Connector, Transport
-from peers import REGION, SECRET, Call, Peer, proxy, raw_peer
+from peers import REGION, SECRET, Call, Issuer, Peer, proxy, raw_peer
 
 MODEL = "amazon.nova-2-sonic-v1:0"
 CREDENTIALS = Credentials("AKIDEXAMPLE", SECRET, "the-session-token")
@@ -855,6 +862,18 @@ class TestReadingSlowly:
             assert await stream.receive() == bytes(1_000_000)
 
 
+@pytest.fixture
+def without_botocore(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "botocore.session", None)
+
+
+@pytest.fixture(params=["with botocore", "without botocore"])
+def either_way(request: pytest.FixtureRequest) -> None:
+    """botocore is an extra: who has it and who has not should hear and get the same."""
+    if request.param == "without botocore":
+        request.getfixturevalue("without_botocore")
+
+
 class TestCredentials:
     async def test_none_anywhere_says_what_to_do(self, ca: trustme.CA) -> None:
         async with Peer(forever, ca) as peer:
@@ -863,10 +882,8 @@ class TestCredentials:
             assert peer.connections == 0
         assert not caught.value.retryable
 
-    async def test_none_anywhere_without_botocore_names_the_extra(
-        self, ca: trustme.CA, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setitem(sys.modules, "botocore.session", None)
+    @pytest.mark.usefixtures("without_botocore")
+    async def test_none_anywhere_without_botocore_names_the_extra(self, ca: trustme.CA) -> None:
         async with Peer(forever, ca) as peer:
             with pytest.raises(CredentialsError, match=r"novasonic\[boto3\]"):
                 await connector(peer, credentials=None)(FIRST, timeout=PATIENCE)
@@ -879,13 +896,11 @@ class TestCredentials:
             with pytest.raises(CredentialsError, match="AWS_BEARER_TOKEN_BEDROCK does not help"):
                 await connector(peer, credentials=None)(FIRST, timeout=PATIENCE)
 
-    @pytest.mark.parametrize("botocore", [True, False])
+    @pytest.mark.usefixtures("either_way")
     @pytest.mark.parametrize("source", ["environment", "profile"])
     async def test_the_usual_places_are_looked_at(
-        self, ca: trustme.CA, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, botocore: bool
+        self, ca: trustme.CA, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str
     ) -> None:
-        if not botocore:
-            monkeypatch.setitem(sys.modules, "botocore.session", None)
         if source == "environment":
             monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
             monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
@@ -901,12 +916,10 @@ class TestCredentials:
             await stream.send(b"verified")
             assert await stream.receive() == b"verified"
 
-    @pytest.mark.parametrize("botocore", [True, False])
+    @pytest.mark.usefixtures("either_way")
     async def test_half_a_key_pair_is_not_enough(
-        self, ca: trustme.CA, monkeypatch: pytest.MonkeyPatch, botocore: bool
+        self, ca: trustme.CA, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        if not botocore:
-            monkeypatch.setitem(sys.modules, "botocore.session", None)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
         async with Peer(forever, ca) as peer:
             with pytest.raises(CredentialsError):
@@ -995,13 +1008,6 @@ class TestCredentials:
             with pytest.raises(CredentialsError, match="returned tuple, not Credentials"):
                 await connector(peer, credentials=lambda: ("a", "b"))(FIRST, timeout=PATIENCE)
 
-    async def test_credentials_that_have_expired_are_not_tried(self, ca: trustme.CA) -> None:
-        expired = Credentials("AKID", SECRET, expires_at=datetime.now(UTC) - timedelta(minutes=1))
-        async with Peer(forever, ca) as peer:
-            with pytest.raises(CredentialsError, match="expired at"):
-                await connector(peer, credentials=expired)(FIRST, timeout=PATIENCE)
-            assert peer.connections == 0
-
     def test_credentials_keep_their_secrets(self) -> None:
         assert repr(CREDENTIALS) == "Credentials(access_key='AKIDEXAMPLE', expires_at=None)"
 
@@ -1013,6 +1019,484 @@ class TestCredentials:
     def test_an_expiry_has_a_time_zone(self) -> None:
         with pytest.raises(ConfigurationError, match="time zone"):
             Credentials("key", "secret", expires_at=datetime(2026, 1, 1))  # noqa: DTZ001 - that is the mistake
+
+
+HOURS = 6 * 3600.0
+SOURCES = {
+    # What a program without botocore is told; None where it is not needed.
+    "environment": None,
+    "process": None,
+    "container": "AWS_CONTAINER_CREDENTIALS_FULL_URI takes a container's role, which",
+    "instance": "the role of an EC2 instance",
+    "role": "profile 'speech' takes a role, which",
+    "web identity": "AWS_WEB_IDENTITY_TOKEN_FILE takes a role by web identity, which",
+    "web identity of a profile": "profile 'speech' takes a role by web identity, which",
+    "SSO": "profile 'speech' signs in by SSO, which",
+    "SSO without a session": "profile 'speech' signs in by SSO, which",
+    "login": "profile 'speech' signs in by `aws login`, which",
+}
+NEEDS_BOTOCORE = [source for source, told in SOURCES.items() if told]
+NEEDS_NOTHING = [source for source, told in SOURCES.items() if not told]
+
+
+@pytest.fixture
+async def issuer(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Issuer]:
+    async with Issuer(lasts=HOURS).serve() as issuer:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", issuer.url)
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SSO", issuer.url)
+        yield issuer
+
+
+@pytest.fixture(autouse=True)
+def botocore_hurries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its attempts to reach a container's service it would sleep."""
+    monkeypatch.setattr(botocore.utils.ContainerMetadataFetcher, "SLEEP_TIME", 0)
+
+
+def write_profile(directory: Path, **says: str) -> str:
+    """Write the profile `speech` and what it may refer to."""
+    (directory / "config").write_text(
+        textwrap.dedent(f"""
+            [sso-session company]
+            sso_region = us-east-1
+            sso_start_url = https://sso.example
+            [profile keys]
+            aws_access_key_id = AKIDEXAMPLE
+            aws_secret_access_key = {SECRET}
+            [profile speech]
+        """)
+        + "\n".join(f"{key} = {value}" for key, value in says.items())
+    )
+    return "speech"
+
+
+def in_seconds(seconds: float) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+
+
+PACKAGE = """
+from smithy_aws_core.identity import AWSCredentialsIdentity, StaticCredentialsResolver
+from smithy_aws_core.identity.chain import Standard, StandardProvider
+
+class Provider:
+    name = "{slot}"
+    ordering = Standard(slot=StandardProvider.{slot})
+
+    async def setup(self, identity_type, setup):
+        keys = AWSCredentialsIdentity(
+            access_key_id="ASIAEXAMPLE",
+            secret_access_key="{secret}",
+            session_token="the-session-token-of-the-package",
+        )
+        setup.add_resolver(StaticCredentialsResolver(keys))
+"""
+
+
+class Machine:
+    """Where a program runs: its environment and its `~/.aws`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, directory: Path, issuer: Issuer) -> None:
+        self._monkeypatch = monkeypatch
+        self._directory = directory
+        self._issuer = issuer
+
+    def offers(self, source: str, lasts: float = HOURS) -> str | None:
+        """Have a source give credentials; return the profile to use, if it takes one."""
+        setenv, issuer = self._monkeypatch.setenv, self._issuer
+        issuer.lasts = lasts
+        arn = "arn:aws:iam::123456789012:role/speech"
+        proof = self._directory / "proof"
+        proof.write_text(issuer.PROOF)
+        account = {"sso_account_id": "123456789012", "sso_role_name": "speech"}
+        match source:
+            case "environment":
+                setenv("AWS_ACCESS_KEY_ID", issuer.KEY)
+                setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+                setenv("AWS_SESSION_TOKEN", issuer.token)
+                setenv("AWS_CREDENTIAL_EXPIRATION", in_seconds(lasts))
+            case "process":
+                said = self._directory / "said"
+                keys = {"AccessKeyId": issuer.KEY, "SecretAccessKey": SECRET, "SessionToken": issuer.token}
+                said.write_text(json.dumps({"Version": 1, "Expiration": in_seconds(lasts), **keys}))
+                return write_profile(self._directory, credential_process=f"cat {said}")
+            case "container":
+                setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{issuer.url}/container")
+                setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", issuer.PROOF)
+            case "instance":
+                self._monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
+                setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", issuer.url)
+            case "role":
+                return write_profile(self._directory, role_arn=arn, source_profile="keys")
+            case "web identity":
+                setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(proof))
+                setenv("AWS_ROLE_ARN", arn)
+            case "web identity of a profile":
+                return write_profile(self._directory, role_arn=arn, web_identity_token_file=str(proof))
+            case "SSO":
+                self._sign_in("company")
+                return write_profile(self._directory, sso_session="company", **account)
+            case "SSO without a session":
+                url = "https://sso.example"
+                self._sign_in(url)
+                return write_profile(self._directory, sso_start_url=url, sso_region="us-east-1", **account)
+            case _:
+                return write_profile(self._directory, login_session=arn)
+        return None
+
+    def installs(self, slot: str) -> None:
+        """Install a package that serves a source for the SDK, as those that AWS has published do."""
+        name = f"speech_credentials_{slot.lower()}"
+        info = self._directory / "site" / f"{name}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(
+            f"[smithy_aws_core.identity.chain_providers]\n{slot} = {name}:Provider\n"
+        )
+        (info.parent / f"{name}.py").write_text(PACKAGE.format(slot=slot, secret=SECRET))
+        self._monkeypatch.syspath_prepend(info.parent)
+
+    def _sign_in(self, name: str) -> None:
+        """Leave what `aws sso login` leaves."""
+        cache = self._directory / "sso"
+        cache.mkdir()
+        for place in (botocore.credentials.SSOProvider, botocore.tokens.SSOTokenProvider):
+            # They look for the home directory once, when they are imported.
+            self._monkeypatch.setattr(place, "_SSO_TOKEN_CACHE_DIR", str(cache))
+        token = {"accessToken": self._issuer.PROOF, "expiresAt": in_seconds(HOURS)}
+        (cache / f"{hashlib.sha1(name.encode()).hexdigest()}.json").write_text(json.dumps(token))
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, issuer: Issuer) -> Machine:
+    return Machine(monkeypatch, tmp_path, issuer)
+
+
+class Sightings:
+    """A peer's behaviour: it is an echo, and keeps the session tokens that it was shown."""
+
+    def __init__(self) -> None:
+        self.tokens: list[str | None] = []
+
+    async def __call__(self, call: Call) -> None:
+        self.tokens.append(call.headers.get("x-amz-security-token"))
+        await serve(call)
+
+
+async def use(connect: Connector) -> Transport:
+    """Open a stream, have its signatures checked, and close it."""
+    stream = await connect(FIRST[:1], timeout=PATIENCE)
+    await stream.send(b"verified")
+    assert await stream.receive() == b"verified"
+    await stream.aclose()
+    return stream
+
+
+class TestWhereCredentialsComeFrom:
+    @pytest.mark.parametrize("source", [source for source in SOURCES if source != "login"])
+    async def test_with_botocore_all_are_found_and_when_they_expire(
+        self, ca: trustme.CA, machine: Machine, issuer: Issuer, source: str
+    ) -> None:
+        await self.find(source, ca, machine, issuer)
+        assert issuer.given == (1 if source in NEEDS_BOTOCORE else 0)
+
+    @pytest.mark.usefixtures("without_botocore")
+    @pytest.mark.parametrize("source", NEEDS_NOTHING)
+    async def test_without_botocore_some_are_found_and_when_they_expire(
+        self, ca: trustme.CA, machine: Machine, issuer: Issuer, source: str
+    ) -> None:
+        await self.find(source, ca, machine, issuer)
+
+    async def find(self, source: str, ca: trustme.CA, machine: Machine, issuer: Issuer) -> None:
+        profile = machine.offers(source)
+        seen = Sightings()
+        async with Peer(seen, ca) as peer:
+            stream = await use(connector(peer, credentials=None, profile=profile))
+        assert seen.tokens == [issuer.token]
+        assert stream.expires_in is not None
+        assert HOURS - 600 < stream.expires_in <= HOURS
+
+    @pytest.mark.usefixtures("without_botocore")
+    @pytest.mark.parametrize("source", NEEDS_BOTOCORE)
+    async def test_without_botocore_the_others_are_named_with_what_to_install(
+        self, ca: trustme.CA, machine: Machine, source: str
+    ) -> None:
+        profile = machine.offers(source)
+        async with Peer(forever, ca) as peer:
+            with pytest.raises(CredentialsError) as caught:
+                await connector(peer, credentials=None, profile=profile)(FIRST, timeout=PATIENCE)
+        assert f"{SOURCES[source]} needs botocore: pip install 'novasonic[boto3]'" in str(caught.value)
+
+    @pytest.mark.usefixtures("without_botocore")
+    @pytest.mark.parametrize(
+        ("slot", "source"), [("EC2_INSTANCE_METADATA", "SSO"), ("ECS_CONTAINER", "container")]
+    )
+    async def test_a_package_for_the_sdk_serves_what_it_is_for_and_nothing_else(
+        self, ca: trustme.CA, machine: Machine, slot: str, source: str
+    ) -> None:
+        """Who signs in by SSO must not end up as the machine."""
+        machine.installs(slot)
+        profile = machine.offers(source)
+        seen = Sightings()
+        async with Peer(seen, ca) as peer:
+            connect = connector(peer, credentials=None, profile=profile)
+            if source == "SSO":
+                with pytest.raises(CredentialsError, match="profile 'speech' signs in by SSO"):
+                    await connect(FIRST, timeout=PATIENCE)
+            else:
+                await use(connect)
+        assert seen.tokens == ([] if source == "SSO" else ["the-session-token-of-the-package"])
+
+    @pytest.mark.usefixtures("either_way")
+    async def test_a_program_that_fails_is_quoted(self, ca: trustme.CA, tmp_path: Path) -> None:
+        script = tmp_path / "vault.py"
+        script.write_text("raise SystemExit('the vault is locked')")
+        profile = write_profile(tmp_path, credential_process=f"{sys.executable} {script}")
+        async with Peer(forever, ca) as peer:
+            with pytest.raises(CredentialsError, match=r"of profile 'speech': .*the vault is locked"):
+                await connector(peer, credentials=None, profile=profile)(FIRST, timeout=PATIENCE)
+
+    @pytest.mark.usefixtures("either_way")
+    async def test_a_command_that_is_none_says_why(self, ca: trustme.CA, tmp_path: Path) -> None:
+        profile = write_profile(tmp_path, credential_process="vault 'speech")
+        async with Peer(forever, ca) as peer:
+            with pytest.raises(CredentialsError, match="No closing quotation"):
+                await connector(peer, credentials=None, profile=profile)(FIRST, timeout=PATIENCE)
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+    @pytest.mark.usefixtures("either_way")
+    async def test_a_program_that_hangs_is_given_up_at_the_deadline(
+        self, ca: trustme.CA, tmp_path: Path
+    ) -> None:
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        profile = write_profile(tmp_path, credential_process=f"cat {pipe}")
+        async with Peer(forever, ca) as peer:
+            with pytest.raises(CredentialsError, match=r"within 0\.5 s: profile 'speech' did not answer"):
+                await connector(peer, credentials=None, profile=profile)(FIRST, timeout=0.5)
+        (await asyncio.to_thread(pipe.open, "w")).close()  # the program ends
+        await until(lambda: not looking_up())
+
+    @pytest.mark.usefixtures("either_way")
+    async def test_an_answer_that_cannot_be_read_is_not_shown(self, ca: trustme.CA, tmp_path: Path) -> None:
+        """Half of it may be a secret."""
+        (tmp_path / "said").write_text(f'{{"SecretAccessKey": "{SECRET}", "SessionToken": ')
+        profile = write_profile(tmp_path, credential_process=f"cat {tmp_path / 'said'}")
+        async with Peer(forever, ca) as peer:
+            with pytest.raises(CredentialsError, match="line 1") as caught:
+                await connector(peer, credentials=None, profile=profile)(FIRST, timeout=PATIENCE)
+        assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+    async def test_a_container_that_cannot_be_understood_is_not_quoted_in_logs(
+        self, ca: trustme.CA, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What botocore logs at DEBUG is looked through after each test."""
+
+        async def garble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            said = f'{{"SecretAccessKey": "{SECRET}'.encode()
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(said) + said
+            )
+            await writer.drain()
+
+        async with Peer(forever, ca) as peer, raw_peer(garble) as port:
+            monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{port}/")
+            with pytest.raises(CredentialsError, match="Unable to parse JSON") as caught:
+                await connector(peer, credentials=None)(FIRST, timeout=PATIENCE)
+        assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+    @pytest.mark.usefixtures("either_way")
+    async def test_a_time_that_is_none_is_refused(
+        self, ca: trustme.CA, machine: Machine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        machine.offers("environment")
+        monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", "soon")
+        async with Peer(forever, ca) as peer:
+            with pytest.raises(CredentialsError, match="soon"):
+                await connector(peer, credentials=None)(FIRST, timeout=PATIENCE)
+
+
+def expiring(seconds: float, token: str = "") -> Credentials:
+    expires_at = datetime.now(UTC) + timedelta(seconds=seconds)
+    return Credentials("ASIAEXAMPLE", SECRET, f"the-session-token-{token}", expires_at=expires_at)
+
+
+class WallClock:
+    """The clock on the wall, as the connector reads it. No test waits for credentials to expire."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead = 0  # seconds
+        now = bedrock._now
+        monkeypatch.setattr(bedrock, "_now", lambda: now() + self.ahead * 1000)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> WallClock:
+    return WallClock(monkeypatch)
+
+
+class TestFreshCredentials:
+    """A conversation goes on in stream after stream, for longer than any credentials last."""
+
+    @pytest.mark.usefixtures("either_way")
+    async def test_a_file_is_read_again_for_each_stream(self, ca: trustme.CA, tmp_path: Path) -> None:
+        """Tools that sign in write temporary keys there, and nobody knows for how long they last."""
+        seen = Sightings()
+        async with Peer(seen, ca) as peer:
+            connect = connector(peer, credentials=None, profile="speech")
+            for token in ("the-session-token-1", "the-session-token-2"):
+                keys = {"aws_access_key_id": "ASIAEXAMPLE", "aws_secret_access_key": SECRET}
+                write_profile(tmp_path, **keys, aws_session_token=token)
+                assert (await use(connect)).expires_in is None
+        assert seen.tokens == ["the-session-token-1", "the-session-token-2"]
+
+    async def test_botocore_is_not_asked_again_while_they_outlast_a_stream(
+        self, ca: trustme.CA, machine: Machine, issuer: Issuer
+    ) -> None:
+        profile = machine.offers("role")
+        async with Peer(Sightings(), ca) as peer:
+            connect = connector(peer, credentials=None, profile=profile)
+            await use(connect)
+            await use(connect)
+        assert issuer.given == 1
+
+    @pytest.mark.parametrize("source", ["role", "web identity", "SSO", "SSO without a session", "container"])
+    async def test_botocore_renews_those_that_would_expire_within_a_stream(
+        self, ca: trustme.CA, machine: Machine, issuer: Issuer, source: str
+    ) -> None:
+        profile = machine.offers(source, lasts=400)
+        seen = Sightings()
+        async with Peer(seen, ca) as peer:
+            connect = connector(peer, credentials=None, profile=profile)
+            await use(connect)
+            stream = await use(connect)
+        first, second = seen.tokens
+        assert first != second == issuer.token
+        assert stream.expires_in is not None
+        assert stream.expires_in <= 400
+
+    @pytest.mark.parametrize("source", ["role", "SSO", "container"])
+    async def test_what_cannot_be_renewed_is_used_until_it_has_expired(
+        self, ca: trustme.CA, machine: Machine, issuer: Issuer, clock: WallClock, source: str
+    ) -> None:
+        """A conversation does not end because a service is away for a moment."""
+        profile = machine.offers(source, lasts=400)
+        seen = Sightings()
+        async with Peer(seen, ca) as peer:
+            connect = connector(peer, credentials=None, profile=profile)
+            await use(connect)
+            issuer.refuses = True
+            await use(connect)
+            assert seen.tokens[0] == seen.tokens[1]
+            clock.ahead = 500
+            with pytest.raises(CredentialsError):
+                await connect(FIRST, timeout=PATIENCE)
+            issuer.refuses = False
+            issuer.lasts = HOURS
+            await use(connect)
+        assert seen.tokens[2] == issuer.token
+
+    async def test_after_a_failure_all_places_are_looked_through_again(
+        self, ca: trustme.CA, machine: Machine, issuer: Issuer, tmp_path: Path
+    ) -> None:
+        """Somebody may have mended it by changing the profile."""
+        profile = machine.offers("role", lasts=400)
+        seen = Sightings()
+        async with Peer(seen, ca) as peer:
+            connect = connector(peer, credentials=None, profile=profile)
+            await use(connect)
+            issuer.refuses = True
+            await use(connect)
+            write_profile(tmp_path, aws_access_key_id="AKIDEXAMPLE", aws_secret_access_key=SECRET)
+            await use(connect)
+        assert seen.tokens == ["the-session-token-1", "the-session-token-1", None]
+
+    @pytest.mark.usefixtures("either_way")
+    @pytest.mark.parametrize("source", NEEDS_NOTHING)
+    @pytest.mark.parametrize("lasts", [-60, 30])
+    async def test_those_that_have_expired_or_soon_will_are_not_tried(
+        self, ca: trustme.CA, machine: Machine, source: str, lasts: int
+    ) -> None:
+        profile = machine.offers(source, lasts=lasts)
+        async with Peer(forever, ca) as peer:
+            with pytest.raises(CredentialsError) as caught:
+                await connector(peer, credentials=None, profile=profile)(FIRST, timeout=PATIENCE)
+            assert peer.connections == 0
+        when = r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC"
+        said = f"expired at {when}" if lasts < 0 else f"expire at {when}, too soon to open a stream"
+        assert re.match(f"the AWS credentials {said}.*aws sso login", str(caught.value))
+
+    @pytest.mark.parametrize("lasts", [-60, 30])
+    async def test_a_source_is_asked_once_more_for_better_ones(self, ca: trustme.CA, lasts: int) -> None:
+        """It may have kept some that were good when it was asked last."""
+        vault = iter([expiring(lasts, "old"), expiring(HOURS, "new")])
+        seen = Sightings()
+        async with Peer(seen, ca) as peer:
+            stream = await use(connector(peer, credentials=lambda: next(vault)))
+        assert seen.tokens == ["the-session-token-new"]
+        assert stream.expires_in is not None
+        assert HOURS - 600 < stream.expires_in <= HOURS
+
+    async def test_a_source_that_has_only_expired_ones_is_not_asked_for_ever(self, ca: trustme.CA) -> None:
+        asked: list[Credentials] = []
+
+        def vault() -> Credentials:
+            asked.append(expiring(-60))
+            return asked[-1]
+
+        async with Peer(forever, ca) as peer:
+            with pytest.raises(CredentialsError, match=r"expired at .* UTC\. Get new credentials"):
+                await connector(peer, credentials=vault)(FIRST, timeout=PATIENCE)
+            assert peer.connections == 0
+        assert len(asked) == 2
+
+    async def test_who_passes_expired_ones_hears_how_to_have_them_renewed(self, ca: trustme.CA) -> None:
+        async with Peer(forever, ca) as peer:
+            with pytest.raises(CredentialsError, match=r"expired at .* UTC\. Pass a callable"):
+                await connector(peer, credentials=expiring(-60))(FIRST, timeout=PATIENCE)
+            assert peer.connections == 0
+
+    async def test_a_callable_that_fails_is_made_up_for_by_what_it_gave_before(
+        self, ca: trustme.CA, clock: WallClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        answers: list[Credentials | None] = [expiring(400, "1"), None, None, expiring(HOURS, "2")]
+
+        def vault() -> Credentials:
+            if (answer := answers.pop(0)) is None:
+                raise ConnectionError("the vault is away")
+            return answer
+
+        seen = Sightings()
+        async with Peer(seen, ca) as peer:
+            connect = connector(peer, credentials=vault)
+            await use(connect)
+            await use(connect)
+            assert re.search("the last ones are used .*: credentials=.*the vault is away", caplog.text)
+            clock.ahead = 500
+            with pytest.raises(CredentialsError, match="the vault is away"):
+                await connect(FIRST, timeout=PATIENCE)
+            await use(connect)
+        assert seen.tokens == ["the-session-token-1", "the-session-token-1", "the-session-token-2"]
+
+    @pytest.mark.clock("fast")
+    async def test_a_callable_that_hangs_is_made_up_for_in_time_to_open_a_stream(
+        self, ca: trustme.CA, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        asked: list[str] = []
+
+        async def vault() -> Credentials:
+            asked.append("once")
+            if len(asked) > 1:
+                await asyncio.Event().wait()
+            return CREDENTIALS
+
+        async with Peer(serve, ca) as peer:
+            connect = connector(peer, credentials=vault, stall_timeout=300.0)
+            for _ in range(2):
+                stream = await connect(FIRST[:1], timeout=60.0)
+                await stream.aclose()
+        assert asked == ["once", "once"]
+        assert "did not answer" in caplog.text
 
 
 class TestConfiguration:

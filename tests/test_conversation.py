@@ -21,6 +21,7 @@ from novasonic.events import (
     Interrupted,
     Latency,
     ToolCall,
+    ToolResult,
     Transcript,
     TurnEnded,
     TurnStarted,
@@ -1025,11 +1026,12 @@ def test_a_user_who_speaks_while_a_tool_runs_begins_a_new_turn(before: str) -> N
         (2, "END_TURN"),
         (3, "END_TURN"),
     ]
-    model = [("ASSISTANT", before)] if before else []
-    users = [("USER", "what is the weather?"), ("USER", "and how are you?")]
-    if not before:
-        users = [("USER", "what is the weather? and how are you?")]
-    assert service.said() == [users[0], *model, *users[1:], ("ASSISTANT", "I am fine. It is cold.")]
+    assert service.said() == [
+        ("USER", "what is the weather?"),
+        ("ASSISTANT", before),  # if nothing else, it has called a tool
+        ("USER", "and how are you?"),
+        ("ASSISTANT", "I am fine. It is cold."),
+    ]
 
 
 def test_a_user_whose_words_come_while_the_model_tells_what_a_tool_found_ends_no_turn() -> None:
@@ -1039,6 +1041,60 @@ def test_a_user_whose_words_come_while_the_model_tells_what_a_tool_found_ends_no
     service.hears_user("aha.")
     service.speaks(stop="END_TURN")
     assert [(event.turn, event.reason) for event in service.of(TurnEnded)] == [(1, "END_TURN")]
+
+
+def answers(conversation: Conversation, id_: str, text: str, now: float) -> list[Event]:
+    """Answer a tool call."""
+    block = messages.tool_block(text, prompt_name="p", tool_use_id=id_)
+    return [event for message in block for event in conversation.sent(message, now)]
+
+
+def test_a_call_and_its_answer_are_told_and_kept() -> None:
+    service = Service()
+    service.hears_user("what is the weather?")
+    service.calls("t1", '{"city": "Oslo"}')
+    service.calls("t2")
+    [answer] = answers(service.conversation, "t1", '{"celsius": 7}', service.now + 0.5)
+    assert answer == ToolResult(turn=1, id="t1", name="weather", result={"celsius": 7}, elapsed=0.5)
+    service.plans("It is cold.")
+    service.speaks(stop="END_TURN")
+    [ended] = service.of(TurnEnded)
+    assert [(run.id, run.arguments, run.result) for run in ended.tool_calls] == [
+        ("t1", {"city": "Oslo"}, {"celsius": 7}),
+        ("t2", {}, None),
+    ]
+    [failed] = answers(service.conversation, "t2", '{"error": "no such city"}', service.now)
+    assert isinstance(failed, ToolResult)
+    assert failed.error == "no such city"
+    runs = service.conversation.history[-1].tool_calls
+    assert [(run.result, run.error) for run in runs] == [
+        ({"celsius": 7}, None),
+        ({"error": "no such city"}, "no such city"),
+    ]
+
+
+def test_an_answer_to_no_call_is_nothing_to_tell() -> None:
+    service = Service()
+    assert answers(service.conversation, "t1", "{}", 0.0) == []
+
+
+@pytest.mark.parametrize("echo", [False, True])
+def test_what_the_program_makes_the_model_say_is_none_of_the_users_words(*, echo: bool) -> None:
+    service = Service()
+    service.hears_user("what is the weather?")
+    service.calls("t1")
+    service.conversation.fold.prompted("c1")
+    block = messages.text_block(
+        "Say that it takes long.", prompt_name="p", role="USER", interactive=True, content_name="c1"
+    )
+    for message in block:
+        service.conversation.sent(message, service.now)
+    if echo:
+        service.hears_user("Say that it takes long.")
+    service.plans("It takes long.")
+    service.speaks(stop="END_TURN")
+    assert service.said() == [("USER", "what is the weather?"), ("ASSISTANT", "It takes long.")]
+    assert [event.turn for event in service.of(TurnEnded)] == [1]
 
 
 def test_a_user_who_types_while_a_tool_runs_begins_a_new_turn() -> None:
@@ -1326,7 +1382,7 @@ def check(said: Sequence[OutputMessage], conversation: Conversation | None = Non
     calls = [event.id for event in produced if isinstance(event, ToolCall)]
     assert len(calls) == len(set(calls))
     history = conversation.history
-    assert all(message.text.strip() for message in history)
+    assert all(message.text.strip() or message.tool_calls for message in history)
     for message, following in itertools.pairwise(history):
         assert message.role != following.role or message.interrupted
     return produced

@@ -19,8 +19,10 @@ import h2.events
 import pytest
 from h2.errors import ErrorCodes
 
+from clocks import pass_time
 from emulated import GOODBYE, MODEL, PROMPT, audio, audio_start, setup, silence, tone, typed
 from novasonic import bedrock, errors, messages
+from novasonic.credentials import Credentials
 from novasonic.emulator import (
     Behaviour,
     Emulator,
@@ -38,6 +40,7 @@ from novasonic.emulator.voice import Speaker
 from novasonic.eventstream import ChunkSigner, FrameDecoder, decode_failure, encode_chunk
 from novasonic.messages import InputMessage, OutputMessage
 from novasonic.transport import Connector, Transport
+from running import process
 
 SPEED = 25.0
 HELLO = Turn(heard="hello.", says=[Say("Hello to you.", seconds=1.0), Say("How are you?", seconds=3.0)])
@@ -105,6 +108,10 @@ class Line:
             await transport.aclose()
 
 
+def says(content: str) -> Callable[[messages.TextOutput], bool]:
+    return lambda text: text.content == content
+
+
 Dial = Callable[..., Awaitable[Line]]
 
 
@@ -155,7 +162,7 @@ async def test_an_interruption(dial: Dial) -> None:
         await caller.until(messages.TextOutput, lambda text: text.says_interrupted)
         final = await caller.until(messages.TextOutput)
         assert final.content == "Hello to you."
-        await caller.until(messages.TextOutput, lambda text: text.content == "Never mind.")
+        await caller.until(messages.TextOutput, says("Never mind."))
         await caller.bye()
 
 
@@ -168,15 +175,69 @@ async def test_a_tool(dial: Dial) -> None:
         await caller.say(
             *messages.tool_block('{"celsius": 7}', prompt_name=PROMPT, tool_use_id=call.tool_use_id)
         )
-        await caller.until(messages.TextOutput, lambda text: text.content == "7 degrees.")
+        await caller.until(messages.TextOutput, says("7 degrees."))
         await caller.bye()
+
+
+async def test_tools_are_answered_in_any_order_while_the_model_talks(dial: Dial) -> None:
+    """Three calls at once, one of them twice, one with arguments that are none."""
+    turn = Turn(
+        heard="all three.",
+        calls=[
+            ToolCall("a", times=2, then="A is {n}."),
+            ToolCall("b", arguments="", double_encoded=True),
+            ToolCall("c", arguments={"x": 1}, double_encoded=True),
+        ],
+        says=[Say("One moment.", seconds=3.0)],
+        then="B is {m}.",
+    )
+    line = await dial(Scenario(turns=[turn]))
+    async with line.call() as caller:
+        await caller.speak(1.0)
+        calls = [await caller.until(messages.ToolUse) for _ in range(4)]
+        assert [call.tool_name for call in calls] == ["a", "a", "b", "c"]
+        assert [call.arguments for call in calls] == [{}, {}, {}, {"x": 1}]
+        results = {"c": "{}", "b": '{"m": 2}', "a": '{"n": 1}'}
+        for name, result in results.items():
+            id_ = next(call.tool_use_id for call in calls if call.tool_name == name)
+            await caller.say(*messages.tool_block(result, prompt_name=PROMPT, tool_use_id=id_))
+        await caller.until(messages.TextOutput, says("B is 2."))
+        await caller.bye()
+    said = [text for text in caller.texts() if text != "all three."]
+    assert list(dict.fromkeys(said)) == ["One moment.", "A is 1.", "B is 2."]
+    assert len(line.sessions()[0].tool_results) == 3
+
+
+async def test_a_result_that_is_no_object_ends_the_stream(dial: Dial) -> None:
+    line = await dial(Scenario(turns=[Turn(heard="weather?", calls=[ToolCall("weather")])]))
+    async with line.call() as caller:
+        await caller.speak(1.0)
+        call = await caller.until(messages.ToolUse)
+        await caller.say(*messages.tool_block("[7]", prompt_name=PROMPT, tool_use_id=call.tool_use_id))
+        with pytest.raises(errors.InvalidRequestError, match="Tool Response parsing error"):
+            await caller.until_end()
+
+
+async def test_a_conversation_moves_to_its_next_stream(dial: Dial) -> None:
+    """Both are open for a while: the old one says what it has begun, the new one hears what comes."""
+    line = await dial(Scenario(turns=[HELLO, DONE], shared=True))
+    async with line.call() as old, line.call() as new:
+        await old.speak(1.0)
+        await old.until(messages.AudioOutput)
+        await new.speak(1.0)
+        await new.until(messages.TextOutput, says("Never mind."))
+        for content in ("How are you?", "Hello to you.", "How are you?"):  # planned, and then heard
+            await old.until(messages.TextOutput, says(content))
+        await old.bye()
+        await new.bye()
+    assert [log.outcome for log in line.sessions()] == ["completed", "completed"]
 
 
 async def test_typed_text(dial: Dial) -> None:
     line = await dial()
     async with line.call() as caller:
         await caller.say(audio(silence(0.1)), *typed("Hello there"))
-        await caller.until(messages.TextOutput, lambda text: text.content == "You typed 2 words.")
+        await caller.until(messages.TextOutput, says("You typed 2 words."))
         await caller.bye()
 
 
@@ -282,12 +343,50 @@ async def test_a_stall_says_nothing_more(dial: Dial) -> None:
                 await caller.until_end()
 
 
-async def test_the_eight_minutes(dial: Dial) -> None:
-    line = await dial(Scenario(behaviour=Behaviour(stream=5.0)))
-    async with line.call() as caller:
-        await caller.say(audio(silence(0.1)))
-        with pytest.raises(errors.SessionExpiredError):
+ENDLESS = Behaviour(input_gap=None, any_input_gap=None, silence_only=None, stream=None)
+LIMITS = [
+    ({"stream": 5.0}, errors.SessionExpiredError, "timed out in processing"),
+    ({"input_gap": 5.0}, errors.InputTimeoutError, "less than 5 seconds"),
+    ({"any_input_gap": 5.0}, errors.InputTimeoutError, "waiting for input events"),
+    ({"silence_only": 5.0}, errors.SessionExpiredError, "InternalErrorCode=531"),
+]
+
+
+@pytest.mark.parametrize(("limit", "error", "text"), LIMITS)
+async def test_a_limit_ends_the_stream_with_its_own_error(
+    dial: Dial, limit: Any, error: type[Exception], text: str
+) -> None:
+    """The eight minutes, and three kinds of quiet."""
+    line = await dial(Scenario(behaviour=Behaviour(**limit)))
+
+    async def converse() -> None:
+        async with line.call() as caller:
+            await caller.say(audio(silence(0.1)))
             await caller.until_end()
+
+    with pytest.raises(error, match=text):
+        await converse()
+
+
+async def test_a_stream_too_many_is_refused_until_another_has_ended(dial: Dial) -> None:
+    line = await dial(Scenario(behaviour=ENDLESS))
+    async with contextlib.AsyncExitStack() as stack:
+        callers = [await stack.enter_async_context(line.call()) for _ in range(20)]
+        with pytest.raises(errors.ThrottledError):
+            await stack.enter_async_context(line.call())
+        await callers[7].say(audio(silence(0.1)))
+        await callers[7].bye()
+        await stack.enter_async_context(line.call())
+
+
+async def test_a_fault_while_a_tool_runs(dial: Dial) -> None:
+    turn = Turn(heard="weather?", calls=[ToolCall("weather")])
+    line = await dial(Scenario(turns=[turn], faults=[Fault("cut", after_call=1, delay=5.0)]))
+    async with line.call() as caller:
+        await caller.speak(1.0)
+        with pytest.raises(errors.StreamLostError):
+            await caller.until_end()
+    assert any(isinstance(each, messages.ToolUse) for each in caller.told)
 
 
 async def test_a_client_that_goes_away_is_forgotten(dial: Dial) -> None:
@@ -327,7 +426,6 @@ async def connect(emulator: Emulator, **credentials: Any) -> None:
     [
         ({"access_key": "somebody-else"}, "UnrecognizedClientException"),
         ({"secret_key": "guessed"}, "InvalidSignatureException"),
-        ({"session_token": "expired"}, "ExpiredTokenException"),
         ({"session_token": "unheard-of"}, "UnrecognizedClientException"),
         ({"region": "eu-north-1"}, "InvalidSignatureException"),
     ],
@@ -345,7 +443,7 @@ async def test_who_is_not_known_is_refused(
 
 
 async def test_temporary_credentials_come_with_their_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = signature.Credentials(access_key="temporary", secret_key="s", session_token="t")
+    keys = Credentials("temporary", "s", "t")
     async with Emulator(credentials=keys) as emulator:
         for name, value in emulator.env.items():
             monkeypatch.setenv(name, value)
@@ -355,6 +453,80 @@ async def test_temporary_credentials_come_with_their_token(monkeypatch: pytest.M
             await connect(emulator)
 
 
+def keys_of(credentials: Credentials) -> dict[str, Any]:
+    """Without the time at which they expire: the client is not to know, and the service is."""
+    names = ("access_key", "secret_key", "session_token")
+    return {name: getattr(credentials, name) for name in names}
+
+
+@pytest.mark.clock("fast")
+async def test_credentials_expire_and_others_take_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they do for who has assumed a role: several are good at a time, each to its own end."""
+    async with Emulator(speed=1000) as emulator:
+        monkeypatch.setenv("AWS_CA_BUNDLE", emulator.ca_file)
+        hour, year = emulator.issue(3600.0), emulator.issue(365 * 24 * 3600.0)
+        await connect(emulator, **keys_of(year))
+        await pass_time(3.6)
+        for each in (hour, emulator.expired):
+            with pytest.raises(
+                errors.CredentialsError, match="token included in the request is expired"
+            ) as no:
+                await connect(emulator, **keys_of(each))
+            assert no.value.code == "ExpiredTokenException"
+        for each in (year, emulator.credentials, emulator.issue(365 * 24 * 3600.0)):
+            await connect(emulator, **keys_of(each))
+
+
+async def test_a_stream_ends_when_its_credentials_expire(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the conversation goes on over the next one, with the credentials that a callable gets for it."""
+    async with Emulator() as emulator:
+        monkeypatch.setenv("AWS_CA_BUNDLE", emulator.ca_file)
+        given: list[Credentials] = []
+
+        def credentials() -> Credentials:  # in a thread
+            given.append(emulator.issue(3600.0))
+            return given[-1]
+
+        connector = bedrock.BedrockConnector(
+            MODEL, region=emulator.region, endpoint_url=emulator.endpoint_url, credentials=credentials
+        )
+        line = Line(connector, lambda: list(emulator.sessions))
+        async with line.call() as caller, line.call() as other:
+            await caller.say(audio(silence(0.1)))
+            await caller.until(messages.UsageEvent)
+            emulator.expire(given[0])
+            await caller.say(audio(silence(0.1)))
+            with pytest.raises(errors.TransportError, match="signature") as raised:
+                await caller.until_end()
+            assert raised.value.code == "ValidationException"
+            await other.say(audio(silence(0.1)))
+            await other.bye()
+        async with line.call() as caller:
+            await caller.say(audio(silence(0.1)))
+            await caller.bye()
+        assert [log.outcome for log in emulator.sessions] == ["validationException", "completed", "completed"]
+        assert len({each.access_key for each in given}) == 3
+
+
+@pytest.mark.parametrize(("minutes", "accepted"), [(5, True), (-5, False)])
+async def test_credentials_that_are_given_expire_when_they_say(
+    minutes: int, accepted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expires_at = datetime.now(UTC) + timedelta(minutes=minutes)
+    async with Emulator(credentials=Credentials("id", "secret", expires_at=expires_at)) as emulator:
+        monkeypatch.setenv("AWS_CA_BUNDLE", emulator.ca_file)
+        refused = pytest.raises(errors.CredentialsError)
+        with contextlib.nullcontext() if accepted else refused:
+            await connect(emulator)
+
+
+def test_temporary_credentials_say_when_they_expire() -> None:
+    """So a client can change them in time; at twice the speed they last half as long."""
+    left = Emulator(speed=2.0).issue(3600.0).expires_at
+    assert left is not None
+    assert left - datetime.now(UTC) == pytest.approx(timedelta(minutes=30), abs=timedelta(minutes=1))
+
+
 BODY = "STREAMING-AWS4-HMAC-SHA256-EVENTS"
 HEADERS = [
     (":authority", "localhost:8443"),
@@ -362,16 +534,14 @@ HEADERS = [
     ("x-amz-content-sha256", BODY),
 ]
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
-KEYS = signature.Credentials(access_key="id", secret_key="secret")
 
 
-def check(headers: list[tuple[str, str]], now: datetime = NOON) -> str:
-    return signature.check(
+def check(headers: list[tuple[str, str]], now: datetime = NOON) -> None:
+    signature.check(
         method="POST",
         path="/model/x%3A0/invoke-with-bidirectional-stream",
         headers=headers,
-        credentials=KEYS,
-        expired_token="expired",
+        find=lambda _, __: Credentials("id", "secret"),
         region="us-east-1",
         now=now,
     )
@@ -704,10 +874,96 @@ async def test_eight_minutes_pass_at_once_on_a_virtual_clock() -> None:
     await transport.aclose()
 
 
+async def test_an_emulator_that_is_killed_and_started_again_is_the_same_to_its_clients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A conversation that survives a restart of the service finds it again without a new environment."""
+    state = str(tmp_path / "state")
+    async with process("--port", "0", "--state", state) as (first, env):
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        line = Line(bedrock.BedrockConnector(MODEL), list)
+        async with line.call() as caller:
+            await caller.say(audio(silence(0.1)))
+            await caller.until(messages.UsageEvent)
+            first.kill()
+            with pytest.raises(errors.StreamLostError):
+                await caller.until_end()
+        port = env["AWS_ENDPOINT_URL_BEDROCK_RUNTIME"].rpartition(":")[2]
+        async with process("--port", port, "--state", state) as (_, again):
+            assert again == env
+            async with line.call() as caller:
+                await caller.say(audio(silence(0.1)))
+                await caller.bye()
+
+
+async def test_what_is_kept_is_for_nobody_else_to_read(tmp_path: Path) -> None:
+    async with Emulator(state=tmp_path) as emulator:
+        assert Path(emulator.ca_file).parent == tmp_path
+    private = [path for path in tmp_path.iterdir() if path != Path(emulator.ca_file)]  # noqa: ASYNC240 - nobody waits
+    assert [path.stat().st_mode & 0o777 for path in private] == [0o600]
+    secrets = private[0].read_text()
+    assert "PRIVATE KEY" in secrets
+    assert emulator.credentials.secret_key in secrets
+    assert "PRIVATE KEY" not in Path(emulator.ca_file).read_text()  # noqa: ASYNC240
+
+
+async def test_what_is_kept_is_used_again_and_what_is_given_comes_first(tmp_path: Path) -> None:
+    async with Emulator(state=tmp_path) as first:
+        kept, ca = first.credentials, Path(first.ca_file).read_text()  # noqa: ASYNC240 - nobody waits
+    mine = Credentials("mine", "secret")
+    async with Emulator(state=str(tmp_path), credentials=mine) as second:
+        assert second.credentials == mine
+        assert Path(second.ca_file).read_text() == ca  # noqa: ASYNC240
+    async with Emulator(state=tmp_path) as third:
+        assert third.credentials == kept
+        assert third.credentials.secret_key == kept.secret_key
+    async with Emulator(state=tmp_path / "another") as fourth:
+        assert fourth.credentials != kept
+        assert Path(fourth.ca_file).read_text() != ca  # noqa: ASYNC240
+
+
+async def test_two_that_start_at_once_keep_the_same(tmp_path: Path) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        both = [Emulator(state=tmp_path) for _ in range(2)]
+        await asyncio.gather(*map(stack.enter_async_context, both))
+        assert both[0].credentials == both[1].credentials
+        for each in both:  # and each is served under the certificate that the folder shows now
+            async with Wire(each) as wire:
+                stream, _ = await wire.request(path="/")
+                assert await wire.answer(stream) == 404
+
+
+@pytest.mark.parametrize("written", ["", "{}", '{"certificate": "x", "private_key": "y"}'])
+async def test_a_state_that_is_none_says_what_to_do(tmp_path: Path, written: str) -> None:
+    (tmp_path / "identity.json").write_text(written)
+    with pytest.raises(errors.ConfigurationError, match=r"identity\.json is no state .* delete it"):
+        async with Emulator(state=tmp_path):
+            pass
+
+
+async def test_a_certificate_that_cannot_be_read_says_what_to_do(tmp_path: Path) -> None:
+    async with Emulator(state=tmp_path):
+        path = tmp_path / "identity.json"
+        path.write_text(path.read_text().replace("BEGIN CERTIFICATE", "BEGIN NONSENSE"))
+    with pytest.raises(errors.ConfigurationError, match="delete it"):
+        async with Emulator(state=tmp_path):
+            pass
+
+
+async def test_a_state_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(errors.ConfigurationError, match="cannot keep its state in"):
+        async with Emulator(state=tmp_path / "file"):
+            pass
+
+
 async def test_its_address_is_known_while_it_runs() -> None:
     emulator = Emulator()
     with pytest.raises(errors.ConfigurationError, match="not running"):
         _ = emulator.endpoint_url
+    with pytest.raises(errors.ConfigurationError, match="not running"):
+        _ = emulator.ca_file
     async with emulator:
         assert emulator.endpoint_url == f"https://127.0.0.1:{emulator.port}"
         assert emulator.env["AWS_ENDPOINT_URL_BEDROCK_RUNTIME"] == emulator.endpoint_url
@@ -808,6 +1064,21 @@ async def test_a_sound_is_as_long_as_a_scenario_wants_it() -> None:
     finally:
         await speaker.aclose()
     assert len(pcm) == 24_000
+
+
+async def test_sounds_that_were_not_used_for_long_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An emulator that says something new all day does not keep all of it."""
+    monkeypatch.setenv("PATH", "")
+    speaker = Speaker(most=100_000)
+    try:
+        for number in range(20):
+            for text in (f"This is number {number}.", "And so on."):
+                await sound_of(speaker, Say(text), 8_000)
+        assert 50_000 < speaker.kept <= 100_000
+        assert speaker(Say("And so on."), 8_000) is not None
+        assert speaker(Say("This is number 1."), 8_000) is None
+    finally:
+        await speaker.aclose()
 
 
 async def test_a_sound_that_is_missing_is_hummed(caplog: pytest.LogCaptureFixture) -> None:

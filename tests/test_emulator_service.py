@@ -1,8 +1,10 @@
 """The emulated service without a wire and without a clock: minutes pass in milliseconds."""
 
+import gc
 import json
 import sys
 import wave
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -372,6 +374,15 @@ def test_a_user_who_goes_on_is_answered_once() -> None:
     assert Usage(text_output=11) in [each.delta for each in client.all_of(messages.UsageEvent)]
 
 
+def test_a_user_who_goes_on_before_the_end_is_reported_is_not_talked_into() -> None:
+    """Recorded once: the next stretch began a millisecond after the end of the last had been told."""
+    client = one_turn()
+    client.speak(3.0)
+    assert client.shape == ["S", "start", "U", "E", "S"]
+    client.listen(5)
+    assert client.shape[5:7] == ["E", "SP"]
+
+
 def test_each_stretch_of_an_utterance_may_have_its_text() -> None:
     client = one_turn(Turn(heard=[Heard("so"), Heard("tell me", window=2)], says="Yes?"))
     client.listen(0.35)
@@ -507,6 +518,7 @@ def test_text_that_waits_is_answered_after_the_users_speech() -> None:
 # --- tools ---
 
 WEATHER = ToolCall("weather", arguments={"city": "Oslo"})
+WEATHER_TOOL = messages.ToolSpec(name="weather", description="Weather of a city", schema={"type": "object"})
 
 
 def answer(client: Client, result: str, number: int = -1) -> None:
@@ -564,6 +576,121 @@ def test_several_calls_are_answered_in_any_order() -> None:
     answer(client, '{"n": 1}', 0)
     client.listen(5)
     assert client.texts("ASSISTANT", "FINAL") == ["A is in.", "Both are in."]
+
+
+SLOW = [Say("One moment, please.", seconds=4.0)]
+
+
+def test_a_result_may_come_while_the_model_is_still_talking() -> None:
+    """It is spoken about when the model has finished, first its own call's words and then the turn's."""
+    calls = [ToolCall("a", then=[Say("A is in.", seconds=0.5)]), ToolCall("b")]
+    client = one_turn(Turn(heard="both.", calls=calls, says=SLOW, then=[Say("Both are in.", seconds=0.5)]))
+    client.listen(1)
+    assert client.shape[4:7] == ["TOOL TOOL_USE", "TOOL TOOL_USE", "SP"]
+    answer(client, "{}", 0)
+    client.listen(1)
+    answer(client, "{}", 1)
+    client.listen(1)
+    assert client.texts("ASSISTANT", "SPECULATIVE") == ["One moment, please."]
+    client.listen(6)
+    assert client.texts("ASSISTANT", "FINAL") == ["One moment, please.", "A is in.", "Both are in."]
+    assert not any(short.startswith("MARK") for short in client.shape)
+
+
+def test_a_call_may_come_several_times_with_one_id() -> None:
+    """A client runs the tool once; the service takes one result, and speaks about it once."""
+    client = one_turn(Turn(heard="weather?", calls=[ToolCall("weather", times=3)], then="Rain."), HELLO)
+    client.listen(1)
+    assert client.shape[4:] == ["TOOL TOOL_USE"] * 3
+    uses = client.all_of(messages.ToolUse)
+    assert len({use.tool_use_id for use in uses}) == 1
+    assert len({use.content_id for use in uses}) == 3
+    answer(client, "{}")
+    client.listen(4)
+    assert client.texts("ASSISTANT", "FINAL") == ["Rain."]
+    answer(client, "{}")
+    assert isinstance(client.failure, Failed)
+    assert client.failure.message.endswith("Tool Response parsing error")
+
+
+def test_a_model_errs_about_tools() -> None:
+    """It calls what nobody offers, with arguments that no schema allows; the client has to cope."""
+    call = ToolCall("nobodys", arguments={"days": "seven"})
+    client = Client(Scenario(turns=[Turn(heard="x", calls=[call], then="{error}.")])).open(
+        tools=[WEATHER_TOOL]
+    )
+    client.speak(1)
+    client.listen(2)
+    assert client.all_of(messages.ToolUse)[0].tool_name == "nobodys"
+    answer(client, '{"error": "no such tool"}')
+    client.listen(3)
+    assert client.texts("ASSISTANT", "FINAL") == ["no such tool."]
+
+
+def test_a_barge_in_while_a_tool_runs_and_the_model_is_silent_is_just_the_next_question() -> None:
+    """Nothing is cut, as nothing is being said; the call stands, and its result is spoken about later."""
+    client = one_turn(Turn(heard="weather?", calls=[WEATHER], then=[Say("Rain.", seconds=0.5)]), HELLO)
+    client.listen(2)
+    client.speak(1)
+    answer(client, "{}")
+    client.listen(8)
+    assert not any(short.startswith("MARK") for short in client.shape)
+    assert client.texts("ASSISTANT", "FINAL") == ["Hello to you.", "How are you?", "Rain."]
+
+
+def test_a_barge_in_while_a_tool_runs_and_the_model_talks_cuts_the_words_and_not_the_call() -> None:
+    turn = Turn(heard="weather?", calls=[WEATHER], says=SLOW, then=[Say("Rain.", seconds=0.5)])
+    client = one_turn(turn, Turn(heard="hurry up.", says=[Say("Nearly there.", seconds=0.5)]))
+    client.listen(1)
+    client.speak(1)
+    client.listen(4)
+    assert [short for short in client.shape if short.startswith("MARK")] == ["MARK INTERRUPTED"]
+    answer(client, "{}")
+    client.listen(3)
+    assert client.texts("ASSISTANT", "SPECULATIVE") == ["One moment, please.", "Nearly there.", "Rain."]
+
+
+@pytest.mark.parametrize("says", ["", "Never mind then."])
+def test_a_result_that_comes_while_the_user_speaks_is_spoken_about_in_the_end(says: str) -> None:
+    """Once the user was answered, or is silent and gets no answer."""
+    client = one_turn(
+        Turn(heard="weather?", calls=[WEATHER], then="Rain."), Turn(heard="hm.", says=says or ())
+    )
+    client.listen(1)
+    client.speak(1)
+    answer(client, "{}")
+    client.speak(3)
+    assert client.texts("ASSISTANT", "SPECULATIVE") == []
+    client.listen(6)
+    assert client.texts("ASSISTANT", "FINAL") == [*([says] if says else []), "Rain."]
+
+
+def test_a_result_is_not_lost_when_an_interruption_prevents_the_other_calls() -> None:
+    """It came while the model was talking, and what the model wanted to call after that it never calls."""
+    calls = [ToolCall("a"), ToolCall("b", when="after")]
+    turn = Turn(heard="both.", calls=calls, says=SLOW, then="A is in.")
+    client = Client(Scenario(turns=[turn, Turn(heard="no.")], behaviour=Behaviour(delivery=1.0))).open()
+    client.speak(1)
+    client.listen(1.5)
+    answer(client, "{}")
+    client.speak(1)
+    client.listen(4)
+    assert [call.tool_name for call in client.all_of(messages.ToolUse)] == ["a"]
+    assert client.texts("ASSISTANT", "FINAL")[-1] == "A is in."
+
+
+def test_each_result_that_has_no_words_is_announced() -> None:
+    calls = [ToolCall("a", then="A is in."), ToolCall("b"), ToolCall("c")]
+    client = one_turn(Turn(heard="all.", calls=calls))
+    client.listen(1)
+    for number in (1, 2, 0):
+        answer(client, "{}", number)
+    client.listen(8)
+    assert client.texts("ASSISTANT", "FINAL") == [
+        "A is in.",
+        "The result of b is in.",
+        "The result of c is in.",
+    ]
 
 
 def test_a_call_that_an_interruption_prevents_is_not_waited_for() -> None:
@@ -674,6 +801,17 @@ def test_version_1_waits_for_its_tools() -> None:
     answer(client, "{}")
     client.listen(8)
     assert client.texts("ASSISTANT", "FINAL") == ["Rain.", "Hello to you.", "How are you?"]
+
+
+def test_version_1_says_nothing_between_a_call_and_its_result() -> None:
+    turn = Turn(calls=[WEATHER], says=[Say("One moment.", seconds=0.5)], then=[Say("Rain.", seconds=0.5)])
+    client = Client(Scenario(turns=[turn]), model=V1).open()
+    client.speak(1)
+    client.listen(4)
+    assert client.shape == ["start", "SP", "AU END_TURN", "TOOL TOOL_USE", "F END_TURN"]
+    answer(client, "{}")
+    client.listen(3)
+    assert client.texts("ASSISTANT", "FINAL") == ["One moment.", "Rain."]
 
 
 def test_version_1_does_not_know_endpointing() -> None:
@@ -861,15 +999,38 @@ def test_limits_can_be_lifted() -> None:
     assert client.failure is None
 
 
-def test_no_more_streams_than_the_quota() -> None:
-    service = Service(max_streams=1)
-    first = Client(service=service).open()
-    second = Client(service=service)
-    second.wait(0)
-    assert isinstance(second.failure, Refused)
-    assert (second.failure.status, second.failure.code) == (429, "ThrottlingException")
-    first.stream.abandon(first.now)
+def _breaks_a_rule(client: Client) -> None:
+    client.send(b"nonsense")
+
+
+def _waits(client: Client) -> None:
+    client.wait(60)
+
+
+def _leaves(client: Client) -> None:
+    client.stream.abandon(client.now)
+
+
+def _says_goodbye(client: Client) -> None:
+    client.listen(0.1)
+    client.close()
+
+
+@pytest.mark.parametrize("end", [_leaves, _says_goodbye, _breaks_a_rule, _waits])
+def test_no_more_streams_than_the_quota_and_one_that_ends_frees_its_place(
+    end: Callable[[Client], None],
+) -> None:
+    service = Service()
+    first, *_ = [Client(service=service).open() for _ in range(20)]
+    for _ in range(2):  # being refused takes no place
+        late = Client(service=service)
+        late.wait(0)
+        assert isinstance(late.failure, Refused)
+        assert (late.failure.status, late.failure.code) == (429, "ThrottlingException")
+        assert not late.accepted
+    end(first)
     assert Client(service=service).open().accepted
+    assert not Client(service=service).open().accepted
 
 
 # --- what is rejected ---
@@ -889,6 +1050,27 @@ EARLY: dict[str, tuple[tuple[Any, ...], str]] = {
         "Invalid input request",
     ),
     "a rate of 44.1 kHz": (setup(sample_rate=44_100)[:2], "Invalid input request"),
+    "a schema that is an object and no string": (
+        (
+            setup()[0],
+            messages.encode(setup(tools=[WEATHER_TOOL])[1]).replace(
+                rb'"{\"type\":\"object\"}"', b'{"type":"object"}'
+            ),
+        ),
+        "Unable to parse input chunk",
+    ),
+    "two tools of one name": (setup(tools=[WEATHER_TOOL, WEATHER_TOOL])[:2], "Invalid input request"),
+    **{
+        f"a tool named {name!r}": (
+            setup(tools=[messages.ToolSpec(name=name, description="x", schema={})])[:2],
+            "Invalid input request",
+        )
+        for name in ("", "get weather", "get.weather", "wetter_für", "x" * 65, "x\n")
+    },
+    "a choice of a tool that nobody offers": (
+        setup(tools=[WEATHER_TOOL], tool_choice="clock")[:2],
+        "Invalid input request",
+    ),
 }
 
 
@@ -899,6 +1081,13 @@ def test_a_bad_beginning_is_refused_with_an_http_error(said: Any, text: str) -> 
     assert isinstance(client.failure, Refused)
     assert client.failure.status == 400
     assert client.failure.message.startswith(f"RequestId={client.stream.request_id} : {text}")
+
+
+@pytest.mark.parametrize("choice", [None, "auto", "any", "weather"])
+def test_a_choice_of_tools_that_are_offered_is_taken(choice: str | None) -> None:
+    """What it means is the model's affair."""
+    tools = [WEATHER_TOOL, messages.ToolSpec(name="x" * 64, description="x", schema={})]
+    assert Client().open(tools=tools, tool_choice=choice).accepted
 
 
 def _block(role: Any, text: str = "Hi.", **more: Any) -> tuple[messages.InputMessage, ...]:
@@ -912,9 +1101,18 @@ LATE: dict[str, tuple[tuple[Any, ...], str]] = {
     "a second prompt": (setup()[1:2], "Invalid input request"),
     "a second system prompt": (_block("SYSTEM"), "Invalid input request"),
     "history begins with the assistant": (_block("ASSISTANT"), "First message in chat history should not be"),
-    "history too long": (
+    "all of the history too long": (
         tuple(each for _ in range(5) for each in (*_block("USER", "x" * 9000), *_block("ASSISTANT", "y"))),
         "Chat history is over max limit. Trim chat history and try again.",
+    ),
+    "history that does not alternate": ((*_block("USER"), *_block("USER")), "Invalid input request"),
+    "audio before the history is complete": (
+        (*_block("USER"), *_block("ASSISTANT")[:2], audio_start()),
+        "Chat history should be sent completely before streaming audio.",
+    ),
+    "history between two blocks of audio": (
+        (audio_start(), audio(b"\0\0"), GOODBYE[0], *HISTORY),
+        "Chat history should be sent completely before streaming audio.",
     ),
     "history after audio": ((audio_start(), *HISTORY), "Chat history should be sent completely before"),
     "audio inside a text": (
@@ -974,6 +1172,70 @@ def test_a_second_result_for_one_call_is_rejected() -> None:
     answer(client, "{}")
     answer(client, "{}")
     assert isinstance(client.failure, Failed)
+    assert client.failure.message.endswith("Tool Response parsing error")
+
+
+def remembering(*roles: Any, **behaviour: Any) -> Client:
+    """A client that has told a conversation, and listens."""
+    client = Client(Scenario(turns=[HELLO], behaviour=Behaviour(**behaviour)))
+    client.send(*setup(), *(each for number, role in enumerate(roles) for each in _block(role, f"{number}.")))
+    client.wait(0.1)
+    client.send(audio_start())
+    client.listen(2)
+    return client
+
+
+def test_a_history_that_alternates_is_taken_whatever_its_length() -> None:
+    assert remembering(*["USER", "ASSISTANT"] * 100).failure is None
+
+
+def test_a_history_may_have_a_limit_of_messages() -> None:
+    """Version 1 was seen to take 40."""
+    assert remembering(*["USER", "ASSISTANT"] * 20, history_messages=40).failure is None
+    failure = remembering(*["USER", "ASSISTANT"] * 20, "USER", history_messages=40).failure
+    assert isinstance(failure, Failed)
+    assert "Trim chat history" in failure.message
+
+
+@pytest.mark.parametrize(("size", "taken"), [(50_000, True), (50_001, False)])
+def test_a_message_of_a_history_has_a_limit_of_its_own(size: int, taken: bool) -> None:
+    """As other clients reckon with it: 200 KB in all, and 50 for each."""
+    client = Client(Scenario(behaviour=Behaviour(history_bytes=200_000)))
+    client.send(*setup(), *_block("USER", "x" * size), *_block("ASSISTANT", "y"))
+    client.wait(0.1)
+    assert (client.failure is None) == taken
+    assert taken or (isinstance(client.failure, Failed) and "Trim chat history" in client.failure.message)
+
+
+def test_a_history_need_not_alternate_for_a_service_that_does_not_mind() -> None:
+    assert remembering("USER", "USER", "ASSISTANT", "ASSISTANT", history_alternates=False).failure is None
+
+
+def test_a_history_is_not_answered() -> None:
+    assert remembering("USER", "ASSISTANT", "USER").shape == []
+
+
+def test_a_service_may_answer_a_history_that_ends_with_the_user() -> None:
+    """Some say that it does. Not before there is audio, and not where the assistant had the last word."""
+    client = remembering("USER", "ASSISTANT", "USER", answers_history=True)
+    assert client.shape[:3] == ["start", "SP", "AU END_TURN"]
+    assert client.texts("ASSISTANT", "SPECULATIVE") == ["You typed 1 word."]
+    assert remembering("USER", "ASSISTANT", answers_history=True).shape == []
+    assert remembering(answers_history=True).shape == []
+
+
+@pytest.mark.parametrize(
+    "turn", [Turn(heard=["hello", "there."], says="Hi!"), Turn(typed="hello*", says="Hi!")]
+)
+def test_a_turn_answers_the_question_that_a_history_ends_with(turn: Turn) -> None:
+    """It was asked on a stream that was lost before the model had answered."""
+    client = Client(Scenario(turns=[turn, HELLO], behaviour=Behaviour(answers_history=True)))
+    client.send(*setup(), *_block("USER", "hello there."), audio_start())
+    client.wait(0.1)
+    client.listen(4)
+    client.speak(1)
+    client.listen(3)
+    assert client.texts("ASSISTANT", "SPECULATIVE") == ["Hi!", "Hello to you.", "How are you?"]
 
 
 @pytest.mark.parametrize(
@@ -1075,6 +1337,27 @@ def test_an_acceptance_that_never_comes() -> None:
     assert client.outputs == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "accepted"),
+    [
+        *[(kind, False) for kind in ("reset", "goaway", "cut", "stall")],
+        *[(kind, True) for kind in ("exception", "error", "end", "truncated")],
+    ],
+)
+def test_a_fault_without_a_point_happens_at_the_opening(kind: Any, accepted: bool) -> None:
+    """In place of the acceptance, or right after it where an HTTP response has to be there."""
+    service = Service(Scenario(turns=[HELLO], faults=[Fault(kind)]))
+    client = Client(service=service).open()
+    client.listen(1)
+    assert client.accepted is accepted
+    assert client.documents == []
+    assert client.stream.log.outcome is not None
+    client = Client(service=service).open()  # and once only
+    client.speak(1)
+    client.listen(2)
+    assert client.texts("ASSISTANT", "SPECULATIVE") == ["Hello to you.", "How are you?"]
+
+
 @pytest.mark.parametrize("kind", ["reset", "goaway", "cut", "truncated"])
 def test_the_wire_breaks_in_the_middle_of_a_response(kind: Any) -> None:
     client = faulty(Fault(kind, in_response=1))
@@ -1083,6 +1366,62 @@ def test_the_wire_breaks_in_the_middle_of_a_response(kind: Any) -> None:
     sound = [each for each in client.all_of(messages.AudioOutput) if len(each.content) == 3840]
     assert 27 <= len(sound) <= 29, "the first segment, and half of the second"
     assert client.stream.log.outcome == kind
+
+
+TALK = (
+    Turn(heard="hello.", says=[Say("Hello.", seconds=2.0)]),
+    Turn(heard="weather?", calls=[ToolCall("weather"), ToolCall("clock")], says=[Say("Wait.", seconds=1.0)]),
+)
+PLACES: dict[str, tuple[Fault, list[str], float]] = {
+    "as soon as it is accepted": (Fault("reset", at=0), [], 0.05),
+    "in the user's first words": (Fault("reset", in_speech=1, delay=0.3), ["S"], 1.83),
+    "in the user's second words": (
+        Fault("reset", in_speech=2),
+        ["S", "start", "U", "E", "SP", "AU END_TURN", "F END_TURN", "S"],
+        7.9,
+    ),
+    "while the model thinks": (
+        Fault("reset", after_speech=1),
+        ["S", "start", "U", "E"],
+        2.8,
+    ),
+    "while its speech is sent": (
+        Fault("reset", in_response=1),
+        ["S", "start", "U", "E", "SP", "AU "],
+        3.7,
+    ),
+    "while its speech is heard": (
+        Fault("reset", in_response=1, delay=1.0),
+        ["S", "start", "U", "E", "SP", "AU END_TURN"],
+        4.7,
+    ),
+    "at the first call": (
+        Fault("reset", after_call=1),
+        ["S", "start", "U", "E", "SP", "AU END_TURN", "F END_TURN", "S", "U", "E", "TOOL TOOL_USE"],
+        9.8,
+    ),
+    "while the second tool runs": (
+        Fault("reset", after_call=2, delay=10.0),
+        [
+            *["S", "start", "U", "E", "SP", "AU END_TURN", "F END_TURN"],
+            *["S", "U", "E", "TOOL TOOL_USE", "TOOL TOOL_USE", "SP", "AU END_TURN", "F END_TURN"],
+        ],
+        19.8,
+    ),
+}
+
+
+@pytest.mark.parametrize(("fault", "shape", "at"), PLACES.values(), ids=PLACES)
+def test_a_fault_happens_where_it_is_placed(fault: Fault, shape: list[str], at: float) -> None:
+    client = Client(Scenario(turns=TALK, faults=[fault])).open()
+    client.listen(1)
+    client.speak(1)
+    client.listen(5.4)
+    client.speak(1)
+    client.listen(13)
+    assert isinstance(client.outputs[-1], Broken)
+    assert client.outputs[-1].at == pytest.approx(at, abs=0.15)
+    assert client.shape == shape
 
 
 @pytest.mark.parametrize("kind", ["garbled", "goaway_others", "unknown", "malformed"])
@@ -1175,6 +1514,126 @@ def test_a_shared_scenario_goes_on_over_the_next_stream() -> None:
     assert service.unused() == []
 
 
+def hand_over(*turns: Turn) -> tuple[Client, Client]:
+    """Two streams of one conversation, both open."""
+    service = Service(Scenario(turns=turns, shared=True))
+    return Client(service=service).open(), Client(service=service).open()
+
+
+FIRST = Turn(heard="one?", says=[Say("One.", seconds=4.0)])
+SECOND = Turn(heard="two?", says=[Say("Two.", seconds=0.5)])
+
+
+def test_a_response_goes_on_while_another_stream_hears_the_user() -> None:
+    """A conversation that moves to its next stream: each turn is used once, by who heard it."""
+    old, new = hand_over(FIRST, SECOND)
+    old.speak(1)
+    old.listen(1.5)
+    assert old.texts("ASSISTANT", "SPECULATIVE") == ["One."]
+    new.now = old.now
+    new.speak(1)
+    new.listen(3)
+    assert new.texts("USER", "FINAL") == ["two?"]
+    assert new.texts("ASSISTANT", "FINAL") == ["Two."]
+    old.wait(5)
+    assert old.texts("ASSISTANT", "FINAL") == ["One."]
+    assert not any(short.startswith("MARK") for short in old.shape)
+    assert old.service.unused() == []
+
+
+def test_a_turn_goes_to_the_stream_that_hears_the_user_out() -> None:
+    """The old stream hears the beginning of an utterance, the new one all of it."""
+    old, new = hand_over(FIRST, SECOND)
+    old.speak(0.5)
+    new.now = old.now
+    new.speak(1)
+    new.listen(1.5)
+    assert new.texts("ASSISTANT", "SPECULATIVE") == ["One."]
+    old.now = new.now
+    old.listen(2)  # and now the old one hears an end, too
+    assert old.texts("USER", "FINAL") == ["two?"]
+
+
+def test_a_turn_that_a_stream_is_about_to_answer_is_no_others() -> None:
+    """The model thinks on one stream while the user goes on talking on the other."""
+    old, new = hand_over(FIRST, SECOND)
+    old.speak(1)
+    old.listen(0.8)
+    assert old.shape[-1] == "E"
+    new.now = old.now
+    new.speak(1)
+    new.listen(3)
+    old.wait(4)
+    assert old.texts("ASSISTANT", "SPECULATIVE") == ["One."]
+    assert new.texts("ASSISTANT", "SPECULATIVE") == ["Two."]
+
+
+@pytest.mark.parametrize("end", [_leaves, _breaks_a_rule, _says_goodbye])
+@pytest.mark.parametrize("question", ["spoken", "typed"])
+def test_a_turn_comes_back_if_its_stream_ends_before_the_answer(
+    end: Callable[[Client], None], question: str
+) -> None:
+    """So a conversation that was cut while the model thought goes on with the same answer."""
+    turn = SECOND if question == "spoken" else Turn(typed="two?", says=SECOND.says)
+    old, new = hand_over(turn)
+    for client in (old, new):
+        if question == "spoken":
+            client.speak(1)
+            client.listen(0.8)
+        else:
+            client.listen(0.3)
+            client.send(*typed("two?"))
+        if client is old:
+            end(client)
+    new.listen(3)
+    assert old.texts("ASSISTANT", "SPECULATIVE") == []
+    assert new.texts("ASSISTANT", "FINAL") == ["Two."]
+
+
+def test_the_same_turn_may_stand_in_a_scenario_twice() -> None:
+    client = one_turn(SECOND, SECOND)
+    client.listen(3)
+    client.speak(1)
+    client.listen(3)
+    assert client.texts("ASSISTANT", "FINAL") == ["Two.", "Two."]
+
+
+def test_three_hours_leave_nothing_behind_but_their_logs() -> None:
+    """A conversation goes on over 24 streams, each of which overlaps with the one before."""
+    service = Service(Scenario(shared=True))
+    seconds = [audio(silence(1.0))] * 14 + [audio(tone(0.6) + silence(0.4))]
+    now, old, objects = 0.0, Client(service=service).open(), list[int]()
+    for number in range(24):
+        client = Client(service=service, now=now).open()
+        for second in range(450):
+            client.now += 1
+            client.send(seconds[second % len(seconds)])
+            if second % 60 == 30:
+                client.send(*typed(f"It is {second} s."))
+            if second == 5:
+                old.close()
+            client.outputs.clear()
+        now, old = client.now, client
+        assert client.failure is None
+        if number in {7, 23}:
+            service.sessions.clear()
+            gc.collect()
+            objects.append(len(gc.get_objects()))
+    assert now > 3 * 3600
+    assert objects[1] - objects[0] < 100
+
+
+def test_the_logs_of_the_last_thousand_streams_are_kept() -> None:
+    """An emulator may run for weeks; and streams are counted on all the same."""
+    service = Service(Scenario(faults=[Fault("refuse", stream=1002)]))
+    for _ in range(1002):
+        client = Client(service=service)
+        client.stream.abandon(0.0)
+    assert len(service.sessions) == 1000
+    assert service.sessions[-1].outcome == "ThrottlingException"
+    assert service.sessions[-2].outcome == "abandoned"
+
+
 def test_each_stream_may_have_its_scenario() -> None:
     service = Service([Scenario(turns=[HELLO]), Scenario(turns=[Turn(says="Second.")])])
     said = []
@@ -1229,6 +1688,10 @@ def test_the_scenario_of_the_documentation_is_one() -> None:
         ('{"turns": [{}, {"says": [{"text": "x", "seconds": -1}]}]}', "$.turns[1].says[0]"),
         ('{"faults": [{"kind": "explosion"}]}', "'explosion' - at `$.faults[0].kind`"),
         ('{"faults": [{"kind": "reset", "at": 1, "after_audio": 2}]}', "one point"),
+        ('{"faults": [{"kind": "reset", "after_call": 0}]}', "counted from 1"),
+        ('{"faults": [{"kind": "reset", "at": 1, "delay": 1}]}', "a delay follows a point"),
+        ('{"faults": [{"kind": "reset", "in_speech": 1, "delay": -1}]}', "delay is -1"),
+        ('{"turns": [{"calls": [{"name": "x", "times": 0}]}]}', "comes once at least"),
         ('{"behaviour": {"delivery": 0}}', "delivery"),
         ('{"behaviour": {"chunk_bytes": [3]}}', "chunk_bytes"),
         ('{"turns": ', "no scenario"),

@@ -12,6 +12,8 @@ from novasonic.events import (
     Interrupted,
     Latency,
     ToolCall,
+    ToolResult,
+    ToolRun,
     Transcript,
     TurnEnded,
     TurnStarted,
@@ -46,7 +48,7 @@ def ended(turn: int, reason: str = "END_TURN", *, interrupted: bool = False, aft
 
 
 def answer_to(*events: Event, after_turn: int = 0) -> Answer:
-    answer = Answer(after_turn=after_turn, sample_rate=24_000)
+    answer = Answer(after_turn=after_turn, sample_rate=24_000, runs_tool=lambda name: name != "door")
     for event in events:
         answer.feed(event)
     return answer
@@ -63,6 +65,7 @@ def turn(number: int, text: str, *, pcm: bytes = b"\1\1") -> list[Event]:
 
 def test_an_answer_holds_all_that_belongs_to_it() -> None:
     call = ToolCall(turn=1, id="t1", name="weather", arguments={"city": "Oslo"})
+    result = ToolResult(turn=1, id="t1", name="weather", result={"celsius": 7}, elapsed=0.5)
     answer = answer_to(
         UserSpeechStarted(turn=1, offset=0.0),
         user(1, "what is the"),
@@ -70,6 +73,7 @@ def test_an_answer_holds_all_that_belongs_to_it() -> None:
         user(1, "weather?"),
         TurnStarted(turn=1),
         call,
+        result,
         UsageUpdated(delta=Usage(text_output=5), total=Usage(text_output=50)),
         planned(1, "It is cold."),
         chunk(1, b"\1\1\2\2"),
@@ -86,7 +90,7 @@ def test_an_answer_holds_all_that_belongs_to_it() -> None:
         text="It is cold. Take a coat.",
         audio=b"\1\1\2\2\3\3",
         sample_rate=24_000,
-        tool_calls=(call,),
+        tool_calls=(ToolRun.of(call).answered(result),),
         interrupted=False,
         usage=Usage(text_output=5, speech_output=7),
         latency=Latency(text=0.5, audio=0.6),
@@ -162,14 +166,58 @@ def test_an_answer_is_interrupted_even_if_the_interruption_overtook_its_start() 
     assert answer.reply().interrupted
 
 
+def called(turn: int, id_: str = "t1", name: str = "weather") -> ToolCall:
+    return ToolCall(turn=turn, id=id_, name=name, arguments={})
+
+
+def answered(turn: int, id_: str = "t1") -> ToolResult:
+    return ToolResult(turn=turn, id=id_, name="weather", result={}, elapsed=1.0)
+
+
 def test_a_turn_that_waits_for_a_tool_is_no_answer_yet() -> None:
-    call = ToolCall(turn=1, id="t1", name="weather", arguments={})
-    answer = answer_to(TurnStarted(turn=1), call, ended(1, "TOOL_USE"))
+    answer = answer_to(TurnStarted(turn=1), called(1), ended(1, "TOOL_USE"))
+    assert not answer.complete
+    answer.feed(answered(1))
+    assert not answer.complete, "the model speaks about every result"
+    for event in turn(2, "It is cold."):
+        answer.feed(event)
+    assert answer.complete
+    assert [each.id for each in answer.reply().tool_calls] == ["t1"]
+
+
+def test_what_is_said_while_a_tool_runs_is_part_of_the_answer_and_not_its_end() -> None:
+    answer = answer_to(TurnStarted(turn=1), called(1), planned(1, "One moment."), chunk(1, b"\1\1"), ended(1))
+    assert not answer.complete
+    for event in [answered(1), *turn(2, "It is cold.")]:
+        answer.feed(event)
+    assert answer.complete
+    assert answer.reply().text == "One moment. It is cold."
+    assert answer.reply().audio == b"\1\1\1\1"
+
+
+def test_a_result_that_comes_while_the_model_speaks_is_spoken_about_in_a_turn_of_its_own() -> None:
+    answer = answer_to(TurnStarted(turn=1), called(1), planned(1, "One moment."), answered(1), ended(1))
     assert not answer.complete
     for event in turn(2, "It is cold."):
         answer.feed(event)
     assert answer.complete
-    assert answer.reply().tool_calls == (call,)
+
+
+def test_of_several_tools_the_last_result_counts() -> None:
+    answer = answer_to(TurnStarted(turn=1), called(1), called(1, "t2"), answered(1, "t2"))
+    for event in turn(2, "The second is in."):
+        answer.feed(event)
+    assert not answer.complete
+    answer.feed(answered(1))
+    for event in turn(3, "And the first."):
+        answer.feed(event)
+    assert answer.complete
+
+
+def test_a_call_that_the_program_must_answer_ends_the_waiting() -> None:
+    answer = answer_to(TurnStarted(turn=1), called(1, name="door"))
+    assert answer.complete
+    assert answer.reply().tool_calls[0].result is None
 
 
 def test_the_text_is_what_the_model_said_and_not_twice() -> None:

@@ -2,7 +2,9 @@
 
 import array
 import asyncio
+import contextlib
 import gc
+import json
 import math
 import threading
 import warnings
@@ -28,6 +30,7 @@ from novasonic.errors import (
 )
 from novasonic.messages import Inference, ToolSpec
 from novasonic.session import SessionState, SonicSession, ask
+from novasonic.tools import ToolContext
 
 pytestmark = pytest.mark.clock("virtual")
 
@@ -73,6 +76,15 @@ def heard(block: str, text: str) -> tuple[messages.OutputMessage, ...]:
         messages.OutputContentStart(content_id=block, type="TEXT", role="USER", stage="FINAL"),
         messages.TextOutput(content_id=block, role="USER", content=text),
         messages.OutputContentEnd(content_id=block, type="TEXT", stop_reason="PARTIAL_TURN"),
+    )
+
+
+def call(service: FakeService, name: str, arguments: str = "{}") -> None:
+    """Have the model call a tool."""
+    service.say(
+        messages.OutputContentStart(content_id=name, type="TOOL", role="TOOL"),
+        messages.ToolUse(content_id=name, tool_use_id=f"{name}-1", tool_name=name, content=arguments),
+        messages.OutputContentEnd(content_id=name, type="TOOL", stop_reason="TOOL_USE"),
     )
 
 
@@ -415,22 +427,78 @@ class TestSpeaking:
     async def test_a_tool_call_is_answered_once(self, service: FakeService) -> None:
         tool = ToolSpec(name="weather", description="The weather.", schema={"type": "object"})
         async with SonicSession(transport=service, tools=[tool]) as session:
-            service.say(
-                messages.OutputContentStart(content_id="t", type="TOOL", role="TOOL"),
-                messages.ToolUse(
-                    content_id="t", tool_use_id="call-1", tool_name="weather", content='{"city":"Oslo"}'
-                ),
-                messages.OutputContentEnd(content_id="t", type="TOOL", stop_reason="TOOL_USE"),
-            )
-            call = (await read(session, events.ToolCall))[-1]
-            assert isinstance(call, events.ToolCall)
-            assert call.arguments == {"city": "Oslo"}
+            call(service, "weather", '{"city":"Oslo"}')
+            made = (await read(session, events.ToolCall))[-1]
+            assert isinstance(made, events.ToolCall)
+            assert made.arguments == {"city": "Oslo"}
             with pytest.raises(ConfigurationError, match="cannot be written as JSON"):
-                await session.send_tool_result(call, object())
-            await session.send_tool_result(call, [7, "degrees"])
-            with pytest.raises(LocalProtocolError, match="'call-1' waits"):
-                await session.send_tool_result("call-1", {})
+                await session.send_tool_result(made, object())
+            await session.send_tool_result(made, [7, "degrees"])
+            with pytest.raises(LocalProtocolError, match="'weather-1' waits"):
+                await session.send_tool_result("weather-1", {})
         assert service.all_of(messages.ToolResult)[0].content == '{"result":[7,"degrees"]}'
+
+    async def test_a_tool_may_end_the_session(self, service: FakeService) -> None:
+        """It cannot wait for that end, which comes only after its own."""
+
+        async def hang_up(context: ToolContext) -> None:
+            """Hang up."""
+            await context.session.aclose()
+            await asyncio.Event().wait()
+
+        async with SonicSession(transport=service, tools=[hang_up]) as session:
+            call(service, "hang_up")
+            seen = [type(event) async for event in session]
+        assert seen[-1] is events.SessionEnded
+        assert service.closed
+        assert [json.loads(each.content) for each in service.all_of(messages.ToolResult)] == [
+            {"error": "the tool was cancelled, because the conversation is ending"}
+        ]
+
+    async def test_a_source_may_end_the_session(self, service: FakeService) -> None:
+        async with SonicSession(transport=service) as session:
+
+            async def hang_up() -> AsyncIterator[bytes]:
+                yield bytes(1024)
+                await session.aclose()
+                await asyncio.Event().wait()
+
+            session.listen_to(hang_up())
+            seen = [type(event) async for event in session]
+        assert seen[-1] is events.SessionEnded
+
+    async def test_a_tool_that_hangs_does_not_hold_up_the_end(self, service: FakeService) -> None:
+        released = asyncio.Event()
+
+        async def hang() -> None:
+            """Hang."""
+            while not released.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await released.wait()
+
+        async with SonicSession(transport=service, tools=[hang]) as session:
+            call(service, "hang")
+            await read(session, events.ToolCall)
+            started = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - started <= 5
+        assert service.closed
+        released.set()
+        await pass_time(0.1)
+
+    async def test_a_tool_that_the_program_runs_ends_the_question(self, service: FakeService) -> None:
+        """Nobody else could answer the call while the program waits for the reply."""
+        spec = ToolSpec(name="door", description="Open the door.", schema={"type": "object"})
+        async with SonicSession(transport=service, tools=[spec]) as session:
+            asking = asyncio.create_task(session.ask("Open!"))
+            await service.hears(messages.TextInput, 2)
+            call(service, "door")
+            reply = await asking
+            [run] = reply.tool_calls
+            assert (run.name, run.result) == ("door", None)
+            await session.send_tool_result(run.id, "open")
+            result = (await read(session, events.ToolResult))[-1]
+            assert isinstance(result, events.ToolResult)
+            assert result.result == {"result": "open"}
 
     async def test_nothing_can_be_sent_after_the_end(self, service: FakeService) -> None:
         async with SonicSession(transport=service) as session:
@@ -535,7 +603,7 @@ class TestListening:
             ]
 
     async def test_a_broken_frame_ends_the_stream(self, service: FakeService) -> None:
-        async with SonicSession(transport=service) as session:
+        async with SonicSession(retry=None, transport=service) as session:
             service.say_raw(RemoteProtocolError("checksum"))
             with pytest.raises(RemoteProtocolError, match="checksum"):
                 await read(session, events.SessionEnded)
@@ -543,7 +611,7 @@ class TestListening:
                 await session.send_audio(FRAME)
 
     async def test_what_was_received_before_a_failure_can_be_read(self, service: FakeService) -> None:
-        async with SonicSession(transport=service) as session:
+        async with SonicSession(retry=None, transport=service) as session:
             service.say(*planned("p", "Hi."))
             service.say_raw(StreamLostError("gone", code="RST_STREAM_RECEIVED"))
             await read(session, events.Transcript)
@@ -553,7 +621,7 @@ class TestListening:
                 await anext(session)
 
     async def test_a_silent_end_is_a_loss(self, service: FakeService) -> None:
-        async with SonicSession(transport=service) as session:
+        async with SonicSession(retry=None, transport=service) as session:
             service.say_raw(None)
             with pytest.raises(StreamLostError, match="gave no reason"):
                 await read(session, events.SessionEnded)
@@ -728,7 +796,7 @@ class TestClosing:
                     raise StreamLostError("cannot write")
                 await super().send(data)
 
-        async with SonicSession(transport=Refusing()) as session:
+        async with SonicSession(retry=None, transport=Refusing()) as session:
             with pytest.raises(ServiceError, match="had enough"):
                 await read(session, events.SessionEnded)
             with pytest.raises(TransportError, match="had enough"):
@@ -741,7 +809,7 @@ class TestClosing:
                     raise StreamLostError("cannot write")
                 await super().send(data)
 
-        async with SonicSession(transport=Broken()) as session:
+        async with SonicSession(retry=None, transport=Broken()) as session:
             with pytest.raises(StreamLostError, match="cannot write"):
                 await session.send_text("Hello?")
             with pytest.raises(StreamLostError, match="cannot write"):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import strategies  # noqa: F401 - its profile
 from novasonic import messages, models
+from novasonic.continuation import alternating
 from novasonic.conversation import Message
 from novasonic.errors import ConfigurationError
 from novasonic.lifecycle import Lifecycle, State
@@ -59,7 +60,7 @@ def made(**changes: Any) -> Settings:
 
 def opening(settings: Settings) -> list[messages.InputMessage]:
     """What it says at the opening; all of it may be sent in that order."""
-    said, lifecycle = settings.opening("prompt"), Lifecycle()
+    said, lifecycle = settings.opening("prompt", alternating(settings.history)), Lifecycle()
     for message in said:
         lifecycle.send(message)
     assert lifecycle.open_blocks == {}
@@ -344,7 +345,7 @@ def test_any_opening_is_what_the_service_accepts(system: str, history: list[Mess
 
 def test_the_opening_leads_to_where_audio_may_begin() -> None:
     lifecycle = Lifecycle()
-    for message in made(history=(HI,)).opening("prompt"):
+    for message in opening(made(history=(HI,))):
         lifecycle.send(message)
     assert lifecycle.state is State.REMEMBERING
 

@@ -3,34 +3,24 @@
 import asyncio
 import functools
 import gc
-import math
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from clocks import pass_time
 from novasonic import events, messages
-from novasonic.audio import load, write_wav
-from novasonic.bedrock import BedrockConnector
 from novasonic.conversation import Message
-from novasonic.credentials import Credentials
 from novasonic.emulator import (
     Behaviour,
-    Emulator,
     Fault,
     Heard,
-    MemoryConnector,
     Say,
     Scenario,
-    SessionLog,
     ToolCall,
     Turn,
 )
-from novasonic.emulator.hum import hum
 from novasonic.errors import (
     AccessDeniedError,
     CredentialsError,
@@ -42,83 +32,10 @@ from novasonic.errors import (
     TransportError,
 )
 from novasonic.session import SonicSession, ask
-from novasonic.transport import Connector
+from novasonic.tools import ToolContext, tool
+from running import Running, speech, until
 
 pytestmark = pytest.mark.clock("fast")
-
-load()  # on a fast clock, the half second that it takes would be ten
-
-
-@dataclass
-class Service:
-    """A running service: how to reach it, and what it noticed."""
-
-    connect: Connector
-    logs: Callable[[], list[SessionLog]]
-
-    @property
-    def log(self) -> SessionLog:
-        return self.logs()[-1]
-
-
-@asynccontextmanager
-async def in_memory(scenario: Scenario | None) -> AsyncIterator[Service]:
-    connector = MemoryConnector(scenario)
-    yield Service(connector, lambda: list(connector.sessions))
-
-
-@asynccontextmanager
-async def over_the_wire(scenario: Scenario | None) -> AsyncIterator[Service]:
-    async with Emulator(scenario, voice=hum) as bedrock:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("AWS_CA_BUNDLE", bedrock.ca_file)
-            connector = BedrockConnector(
-                "amazon.nova-2-sonic-v1:0",
-                region=bedrock.region,
-                endpoint_url=bedrock.endpoint_url,
-                stall_timeout=100.0,  # five real seconds: the clock is fast, and the machine may be busy
-                credentials=Credentials(
-                    access_key=bedrock.credentials.access_key,
-                    secret_key=bedrock.credentials.secret_key,
-                ),
-            )
-            yield Service(connector, lambda: list(bedrock.sessions))
-
-
-type Running = Callable[[Scenario | None], AbstractAsyncContextManager[Service]]
-
-
-@pytest.fixture(
-    params=[
-        pytest.param(in_memory, id="memory"),
-        pytest.param(over_the_wire, id="wire"),
-    ]
-)
-def running(request: pytest.FixtureRequest) -> Running:
-    return request.param  # type: ignore[no-any-return]
-
-
-def speech(seconds: float) -> bytes:
-    """Something as loud as speech, at 16 kHz."""
-    wave = (math.sin(2 * math.pi * 220 * at / 16_000) for at in range(round(seconds * 16_000)))
-    return b"".join(round(8000 * each).to_bytes(2, "little", signed=True) for each in wave)
-
-
-@pytest.fixture
-def utterance(tmp_path: Path) -> Path:
-    """A short one, in a file: the session sends it without a gap, however busy the machine is."""
-    write_wav(tmp_path / "utterance.wav", speech(0.8), 16_000)
-    return tmp_path / "utterance.wav"
-
-
-async def until(session: SonicSession, kind: type[events.EventBase]) -> list[events.Event]:
-    """Read up to and including the next event of a kind."""
-    found: list[events.Event] = []
-    async for event in session:
-        found.append(event)
-        if isinstance(event, kind):
-            return found
-    raise AssertionError(f"the session ended without {kind.__name__}")
 
 
 async def test_a_spoken_question_is_heard_and_answered(running: Running) -> None:
@@ -212,6 +129,172 @@ async def test_three_tools_are_called_and_answered_in_any_order(running: Running
                 said = getattr(event, "text", "")
         assert said == "It is 7 degrees at noon."
         assert len(service.log.tool_results) == 3
+
+
+async def test_tools_run_side_by_side_while_the_model_talks_on(running: Running, utterance: Path) -> None:
+    """One is slow, one fails, one nobody knows: each call gets one answer, as soon as there is one."""
+    scenario = Scenario(
+        turns=[
+            Turn(
+                heard="book me a table, and tell me the weather",
+                calls=[
+                    ToolCall("book_table", arguments={"people": 2}),
+                    ToolCall("weather", arguments={"city": "Atlantis"}),
+                    ToolCall("order_taxi", arguments={}),
+                ],
+                says=[Say("I am looking into all of that.", seconds=4)],
+                then=["Your table is number {table}."],
+            )
+        ]
+    )
+    booked = asyncio.Event()
+
+    @tool
+    async def book_table(people: int) -> dict[str, int]:
+        """Book a table."""
+        await booked.wait()
+        return {"table": people + 10}
+
+    @tool
+    def weather(city: str) -> str:
+        """The weather of a city."""
+        raise LookupError(f"no such city: {city}")
+
+    async with running(scenario) as service:
+        async with SonicSession(transport=service.connect, tools=[book_table, weather]) as session:
+            asking = asyncio.create_task(session.play_file(utterance))
+            seen: list[events.Event] = []
+            async for event in session:
+                seen.append(event)
+                if isinstance(event, events.TurnEnded) and event.turn == 1:
+                    booked.set()  # the model has said that it looks
+                if isinstance(event, events.TurnEnded) and event.turn == 2:
+                    break
+            await asking
+            [_, answer] = session.history
+        log = service.log
+    results = [each for each in seen if isinstance(each, events.ToolResult)]
+    assert sorted(each.name for each in results[:2]) == ["order_taxi", "weather"]
+    assert results[2].name == "book_table"
+    assert {each.name: each.result for each in results} == {
+        "weather": {"error": "LookupError: no such city: Atlantis"},
+        "order_taxi": {"error": "there is no tool named 'order_taxi'; there are: book_table, weather"},
+        "book_table": {"table": 12},
+    }
+    kinds = [type(each).__name__ for each in seen]
+    assert kinds.index("AudioChunk") < seen.index(results[2]), "it talks on"
+    assert seen.index(results[1]) < kinds.index("TurnEnded") < seen.index(results[2])
+    assert list(log.tool_results) == [each.id for each in results], "in the order in which they were there"
+    assert answer.text == "I am looking into all of that. Your table is number 12."
+    assert [(each.name, each.error is None) for each in answer.tool_calls] == [
+        ("book_table", True),
+        ("weather", False),
+        ("order_taxi", False),
+    ]
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+async def test_a_barge_in_cancels_only_the_tool_that_wants_it(
+    running: Running, utterance: Path, *, cancel: bool
+) -> None:
+    scenario = Scenario(
+        turns=[
+            Turn(
+                heard="find me a flight",
+                calls=[ToolCall("flights")],
+                says=[Say("I am looking at all the airlines that there are.", seconds=30)],
+                then="I have {result}.",
+            ),
+            Turn(heard="and a hotel", says="A hotel as well."),
+        ]
+    )
+    found = asyncio.Event()
+
+    @tool(cancel_on_interrupt=cancel)
+    async def flights() -> str:
+        """Find flights."""
+        await found.wait()
+        return "a flight"
+
+    async with running(scenario) as service:
+        async with SonicSession(transport=service.connect, tools=[flights]) as session:
+            await session.play_file(utterance)
+            await until(session, events.AudioChunk)
+            breaking_in = asyncio.create_task(session.play_file(utterance))
+            await until(session, events.Interrupted)
+            found.set()
+            result = (await until(session, events.ToolResult))[-1]
+            assert isinstance(result, events.ToolResult)
+            await breaking_in
+            said = ""
+            while "hotel" not in said:
+                said = getattr((await until(session, events.Transcript))[-1], "text", "")
+        assert len(service.log.tool_results) == 1
+    if cancel:
+        assert result.result == {"error": "the tool was cancelled, because the user broke in"}
+    else:
+        assert result.result == {"result": "a flight"}
+
+
+async def test_a_question_that_needs_a_tool_is_answered_in_one_line(running: Running) -> None:
+    def weather(city: str) -> dict[str, int]:
+        """The weather of a city."""
+        return {"celsius": len(city)}
+
+    turn = Turn(
+        typed="*",
+        says="Let me see.",
+        calls=[ToolCall("weather", arguments={"city": "Oslo"}, when="after")],
+        then="It is {celsius} degrees.",
+    )
+    async with running(Scenario(turns=[turn])) as service:
+        reply = await ask("How is the weather in Oslo?", transport=service.connect, tools=[weather])
+    assert reply.text == "Let me see. It is 4 degrees."
+    [call] = reply.tool_calls
+    assert (call.name, call.arguments, call.result) == ("weather", {"city": "Oslo"}, {"celsius": 4})
+
+
+async def test_the_same_call_twice_is_answered_once(running: Running) -> None:
+    ran: list[str] = []
+
+    @tool
+    def ring(times: int) -> None:
+        """Ring the bell."""
+        ran.append("ding" * times)
+
+    calls = [ToolCall("ring", arguments={"times": 1}, times=2)]
+    turn = Turn(typed="*", calls=calls, then="It has rung.")
+    async with running(Scenario(turns=[turn])) as service:
+        reply = await ask("Ring it.", transport=service.connect, tools=[ring])
+        assert service.log.outcome == "completed"
+    assert (reply.text, ran, len(reply.tool_calls)) == ("It has rung.", ["ding"], 1)
+
+
+async def test_a_tool_can_have_something_said_meanwhile(running: Running) -> None:
+    """And what makes the model say it is none of the user's words."""
+
+    @tool
+    async def search(context: ToolContext) -> str:
+        """Search."""
+        await context.say("This takes a while.")
+        return "nothing"
+
+    turns = [
+        Turn(typed="Search.", calls=[ToolCall("search")], then="I found {result}."),
+        Turn(typed="*takes a while*", says="It takes a while, sorry."),
+    ]
+    async with running(Scenario(turns=turns)) as service:
+        async with SonicSession(transport=service.connect, tools=[search]) as session:
+            await session.send_text("Search.")
+            said = list[str]()
+            async for event in session:
+                if isinstance(event, events.Transcript) and event.stage == "SPECULATIVE":
+                    said.append(event.text)
+                if len(said) == 2:
+                    break
+            assert sorted(said) == ["I found nothing.", "It takes a while, sorry."]
+            assert [each.text for each in session.history if each.role == "USER"] == ["Search."]
+        assert len(service.log.typed) == 2
 
 
 class _Twenty:
@@ -335,7 +418,10 @@ async def test_whatever_goes_wrong_has_its_own_error(
     seen: list[events.Event] = []
 
     async def converse() -> None:
-        async with running(scenario) as service, SonicSession(transport=service.connect) as session:
+        async with (
+            running(scenario) as service,
+            SonicSession(transport=service.connect, retry=None) as session,
+        ):
             await session.send_text("Tell me a story.")
             async for event in session:
                 seen.append(event)  # noqa: PERF401 - what was seen before a failure counts

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, assert_type, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, assert_type
 from uuid import UUID
 
 import msgspec
@@ -24,10 +24,13 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from msgspec import Meta
 
+from fakes import FakeService
+from novasonic import messages
 from novasonic.conversation import Message
 from novasonic.errors import ConfigurationError
 from novasonic.events import ToolCall
 from novasonic.messages import Json, ToolSpec
+from novasonic.session import SonicSession
 from novasonic.tools import (
     RESULT_LIMIT,
     AnyTool,
@@ -42,25 +45,15 @@ from novasonic.tools import (
 from signatures import Signature, as_sent, calls, signatures, spoilt
 from strategies import json_values
 
-
-class Room:
-    """What a session is to a tool: a history, and somebody who listens."""
-
-    history: ClassVar = (Message(role="USER", text="Hi."),)
-
-    def __init__(self) -> None:
-        self.said: list[tuple[str, bool]] = []
-
-    async def send_text(self, text: str, *, in_history: bool) -> None:
-        self.said.append((text, in_history))
+HI = Message(role="USER", text="Hi.")
 
 
-def context(room: Room | None = None) -> ToolContext:
-    call = ToolCall(turn=1, id="1", name="tool", arguments={})
-    return ToolContext(session=cast("Any", room or Room()), call=call)
+def context(session: SonicSession) -> ToolContext:
+    return ToolContext(session=session, call=ToolCall(turn=1, id="1", name="tool", arguments={}))
 
 
-CONTEXT = context()
+CONTEXT = context(SonicSession(history=(HI,)))
+OTHER = context(SonicSession())
 
 
 def run(made: Tool[..., Any], **arguments: Any) -> Any:
@@ -275,8 +268,7 @@ def test_what_a_partial_function_has_bound_is_not_the_models() -> None:
         assert day == 1
         return context
 
-    other = context()
-    assert run(tool(functools.partial(shared, context=other)), day=1) is other
+    assert run(tool(functools.partial(shared, context=OTHER)), day=1) is OTHER
 
 
 def test_annotations_are_resolved_where_the_function_behind_all_the_rest_was_written() -> None:
@@ -329,27 +321,28 @@ def test_a_parameter_that_is_annotated_as_the_context_gets_it_and_is_not_the_mod
     assert run(tool(plain), city="Oslo") == ("Oslo", CONTEXT)
     assert run(tool(maybe)) is CONTEXT
     assert tool(maybe)() is None
-    other = context()
-    assert tool(annotated).arguments_for({"city": "Oslo"}, other) == {"city": "Oslo", "it": other}
+    assert tool(annotated).arguments_for({"city": "Oslo"}, OTHER) == {"city": "Oslo", "it": OTHER}
     for made in (tool(plain), tool(maybe), tool(annotated)):
         assert properties(made).keys() <= {"city"}
         with pytest.raises(ArgumentsError, match="is no parameter of"):
             made.arguments_for({"context": 1}, CONTEXT)
 
 
+@pytest.mark.clock("virtual")
 async def test_a_tool_can_have_something_said_while_it_is_at_work() -> None:
-    room = Room()
-    await context(room).say("The bookings {take} a minute.")
-    [(text, in_history)] = room.said
-    assert "The bookings {take} a minute." in text
-    assert "tool" in text
-    assert not in_history, "the user has not said it"
-    with pytest.raises(ConfigurationError, match="text is empty"):
-        await context(room).say(" \n")
+    service = FakeService()
+    async with SonicSession(transport=service) as session:
+        await context(session).say("The bookings {take} a minute.")
+        with pytest.raises(ConfigurationError, match="text is empty"):
+            await context(session).say(" \n")
+    told = service.all_of(messages.TextInput)[-1].content
+    assert "The bookings {take} a minute." in told
+    assert "tool" in told
+    assert session.history == (), "the user has not said it"
 
 
 def test_a_tool_can_read_what_was_said() -> None:
-    assert CONTEXT.history == Room.history
+    assert CONTEXT.history == (HI,)
 
 
 def test_a_context_cannot_be_changed() -> None:

@@ -1,16 +1,21 @@
 """A session on the real wire and a real clock, where deadlines matter, and with what the AWS SDK finds."""
 
 import asyncio
+import itertools
+import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from novasonic.audio import load
 from novasonic.credentials import Credentials
-from novasonic.emulator import Emulator, Fault, Say, Scenario, Turn
+from novasonic.emulator import Emulator, Fault, Say, Scenario, ToolCall, Turn
 from novasonic.emulator.hum import hum
 from novasonic.errors import (
     AccessDeniedError,
@@ -20,9 +25,11 @@ from novasonic.errors import (
     InvalidRequestError,
     StreamLostError,
 )
-from novasonic.events import AudioChunk, Event
+from novasonic.events import AudioChunk, Event, SessionRenewed, Transcript
 from novasonic.messages import AudioInput
 from novasonic.session import SessionState, SonicSession
+from novasonic.tools import tool
+from running import process
 
 load()
 
@@ -219,3 +226,113 @@ def test_a_program_ends_and_says_nothing_that_it_was_not_asked_for(kind: str, er
     )
     assert done.stdout.strip() == error
     assert done.stderr == ""
+
+
+class _Lateness:
+    """How late the machine itself is, seen from a thread that does nothing but wait."""
+
+    def __init__(self) -> None:
+        self.worst = 0.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def _watch(self) -> None:
+        before = time.monotonic()
+        while not self._over.wait(0.01):
+            now = time.monotonic()
+            self.worst, before = max(self.worst, now - before - 0.01), now
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+async def test_a_tool_that_blocks_its_thread_delays_no_audio(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten seconds of it: a program may call what was never made for asyncio."""
+
+    @tool
+    def block() -> str:
+        """Block the thread."""
+        threading.Event().wait(10)
+        return "awake"
+
+    turn = Turn(typed="*", calls=[ToolCall("block")], then="It is {result}.")
+    async with Emulator(Scenario(turns=[turn]), voice=hum) as bedrock:
+        point_at(monkeypatch, bedrock)
+        async with SonicSession(tools=[block]) as session:
+            sent: list[float] = []
+            session.on_message(
+                lambda message, now: sent.append(now) if isinstance(message, AudioInput) else None
+            )
+            with _Lateness() as machine:
+                reply = await session.ask("Sleep.")
+    [call] = reply.tool_calls
+    assert reply.text == "It is awake."
+    assert call.elapsed is not None
+    assert call.elapsed >= 10
+    assert len(sent) > 300, "silence flowed all the time"
+    gaps = [after - before for before, after in itertools.pairwise(sent)]
+    assert max(gaps) < 0.1 + machine.worst
+
+
+async def test_a_service_that_is_killed_and_started_again_goes_on_with_the_conversation(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Killed in mid-sentence: the sentence is begun again, and nothing is in the transcript twice."""
+    says = [{"text": "There was a king.", "seconds": 2}, {"text": "He had a daughter.", "seconds": 9}]
+    first = {"turns": [{"typed": "*", "says": says}]}
+    second = {"turns": [{"typed": "*lost*daughter*", "says": [says[1], {"text": "The end."}]}]}
+    (tmp_path / "first.json").write_text(json.dumps(first))
+    (tmp_path / "second.json").write_text(json.dumps(second))
+    state = ("--state", str(tmp_path / "state"), "--scenario")
+    async with process("--port", "0", *state, str(tmp_path / "first.json")) as (running, env):
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        async with SonicSession() as session, asyncio.timeout(60):
+            await session.send_text("Tell me a story.")
+            async for event in session:
+                if isinstance(event, Transcript) and event.text == "He had a daughter.":
+                    break
+            async for event in session:
+                if isinstance(event, AudioChunk):
+                    break
+            running.kill()
+            port = env["AWS_ENDPOINT_URL_BEDROCK_RUNTIME"].rpartition(":")[2]
+            async with process("--port", port, *state, str(tmp_path / "second.json")):
+                seen = list[Event]()
+                async for event in session:
+                    seen.append(event)
+                    if isinstance(event, Transcript) and event.text == "The end.":
+                        break
+                assert any(isinstance(event, SessionRenewed) for event in seen)
+                assert [(each.role, each.text) for each in session.history] == [
+                    ("USER", "Tell me a story."),
+                    ("ASSISTANT", "There was a king. He had a daughter. The end."),
+                ]
+
+
+async def test_keys_that_expire_in_mid_conversation_are_replaced_by_new_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Emulator(Scenario(turns=[Turn(typed="*", says="Hello!")]), voice=hum) as bedrock:
+        point_at(monkeypatch, bedrock)
+        given = list[Credentials]()
+
+        def keys() -> Credentials:
+            given.append(bedrock.issue(3600))
+            return given[-1]
+
+        async with SonicSession(credentials=keys) as session:
+            bedrock.expire(given[0])
+            seen = list[SessionRenewed]()
+            async with asyncio.timeout(30):
+                while not seen:
+                    event = await anext(session)
+                    seen += [event] if isinstance(event, SessionRenewed) else []
+            assert seen[0].reason == "error"
+            assert (await session.ask("Hello?")).text == "Hello!"
+        assert len(given) == 2

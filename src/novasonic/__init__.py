@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from novasonic.continuation import Renewal, Retry
     from novasonic.conversation import Message
     from novasonic.credentials import Credentials
     from novasonic.dialogue import converse
@@ -41,9 +42,13 @@ if TYPE_CHECKING:
         Event,
         Interrupted,
         Latency,
+        Reconnecting,
         SessionEnded,
+        SessionRenewed,
         SessionStarted,
         ToolCall,
+        ToolResult,
+        ToolRun,
         Transcript,
         TurnEnded,
         TurnStarted,
@@ -52,10 +57,12 @@ if TYPE_CHECKING:
         UserSpeechEnded,
         UserSpeechStarted,
     )
+    from novasonic.limiter import SessionLimiter
     from novasonic.messages import Inference, ToolSpec
     from novasonic.models import Usage
     from novasonic.reply import Reply
     from novasonic.session import SessionState, SonicSession, Stats, ask
+    from novasonic.tools import Tool, ToolContext, tool
 
 __version__: Final = "0.1.0"
 
@@ -78,11 +85,16 @@ __all__ = [
     "Message",
     "ModelNotFoundError",
     "ProtocolError",
+    "Reconnecting",
     "RemoteProtocolError",
+    "Renewal",
     "Reply",
+    "Retry",
     "ServiceError",
     "SessionEnded",
     "SessionExpiredError",
+    "SessionLimiter",
+    "SessionRenewed",
     "SessionStarted",
     "SessionState",
     "SonicError",
@@ -90,7 +102,11 @@ __all__ = [
     "Stats",
     "StreamLostError",
     "ThrottledError",
+    "Tool",
     "ToolCall",
+    "ToolContext",
+    "ToolResult",
+    "ToolRun",
     "ToolSpec",
     "Transcript",
     "TransportError",
@@ -103,20 +119,27 @@ __all__ = [
     "UserSpeechStarted",
     "ask",
     "converse",
+    "tool",
 ]
 
 _HOMES: Final = {
     "Credentials": "credentials",
     "Inference": "messages",
     "Message": "conversation",
+    "Renewal": "continuation",
     "Reply": "reply",
+    "Retry": "continuation",
+    "SessionLimiter": "limiter",
     "SessionState": "session",
     "SonicSession": "session",
     "Stats": "session",
+    "Tool": "tools",
+    "ToolContext": "tools",
     "ToolSpec": "messages",
     "Usage": "models",
     "ask": "session",
     "converse": "dialogue",
+    "tool": "tools",
 }
 
 

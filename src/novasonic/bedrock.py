@@ -16,7 +16,6 @@ Importing this module takes half a second: import it in a thread.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import asyncio
-import contextvars
 import copy
 import functools
 import inspect
@@ -32,7 +31,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from typing import Any, Final
 
 from aws_sdk_bedrock_runtime.client import AsyncBedrockRuntimeClient
@@ -40,9 +39,9 @@ from aws_sdk_bedrock_runtime.config import AsyncBedrockRuntimeConfig
 from aws_sdk_bedrock_runtime.models import InvokeModelWithBidirectionalStreamOperationInput
 from awscrt import http
 from awscrt import io as crt
-from smithy_aws_core.config.exceptions import ConfigError
+from smithy_aws_core.config import ConfigError, MergedConfig, load_config
 from smithy_aws_core.identity import AWSCredentialsIdentity
-from smithy_aws_core.identity.chain import IdentityChain
+from smithy_aws_core.identity.chain import IdentityChain, IdentityChainError, StandardProvider
 from smithy_core.interceptors import Interceptor, OutputContext
 from smithy_http.aio.aiohttp import AIOHTTPClient
 from smithy_http.aio.interfaces import HTTPRequest
@@ -51,6 +50,7 @@ from novasonic import failures
 from novasonic.credentials import Credentials, CredentialsSource
 from novasonic.errors import ConfigurationError, ConnectError, CredentialsError, SonicError, TransportError
 from novasonic.eventstream import ChunkSigner, FrameDecoder, decode_chunk, decode_failure
+from novasonic.threads import in_thread
 from novasonic.transport import Transport
 
 __all__ = ["BedrockConnector", "Credentials", "CredentialsSource"]
@@ -78,7 +78,10 @@ _AGENT: Final = f"novasonic/{version('novasonic')}"
 # --- Credentials -------------------------------------------------------------------------------------------
 
 
-async def _ask(source: Callable[[], Credentials | Awaitable[Credentials]]) -> Credentials:
+_Source = Callable[[], Credentials | Awaitable[Credentials]]
+
+
+async def _ask(source: _Source) -> Credentials:
     """Return what a program's own source gives, whatever kind of callable it is."""
     name = getattr(source, "__qualname__", type(source).__name__)
     try:
@@ -96,12 +99,35 @@ async def _ask(source: Callable[[], Credentials | Awaitable[Credentials]]) -> Cr
     return found
 
 
+# Seconds that credentials must have left when a stream is to be opened with them: it takes up to ten until it
+# is accepted, and to follow it up with another before they expire takes some more.
+_LEAST_LIFE: Final = 60.0
+
+
+def _left(expires_at: datetime) -> float:
+    """Return the seconds until then."""
+    return expires_at.timestamp() - _now() / 1000
+
+
+def _spent(expires_at: datetime | None, hint: str = "") -> CredentialsError | None:
+    """Return the error for credentials that expire too soon to open a stream with; None if they do not."""
+    if expires_at is None or (left := _left(expires_at)) >= _LEAST_LIFE:
+        return None
+    when = f"{expires_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    said = f"expired at {when}" if left <= 0 else f"expire at {when}, too soon to open a stream with them"
+    return CredentialsError(f"the AWS credentials {said}. {hint or failures.RENEW}")
+
+
 class _Chain:
-    """The usual places for credentials: botocore's if it is installed, else those that the SDK knows."""
+    """The usual places for credentials: botocore's if it is installed, else those that the SDK knows.
+
+    They are looked through each time, unless botocore has found credentials that renew themselves.
+    """
 
     def __init__(self, profile: str | None) -> None:
         self._profile = profile
-        self._botocore: Any = None  # refreshes itself, so it is kept
+        self._renewing: Any = None
+        self._lock = threading.Lock()
 
     def find(self, region: str) -> Credentials:
         """Return credentials. Blocks, on files, programs and the network.
@@ -110,38 +136,62 @@ class _Chain:
             CredentialsError: If there are none, or they could not be loaded.
         """
         try:
-            import botocore.session  # noqa: PLC0415 - an extra
+            import botocore.credentials  # noqa: PLC0415 - an extra
+            import botocore.exceptions  # noqa: PLC0415
+            import botocore.session  # noqa: PLC0415
         except ImportError:
             return asyncio.run(self._ask_sdk(region))
-        try:
-            if self._botocore is None:
-                self._botocore = botocore.session.Session(profile=self._profile).get_credentials()
-            keys = self._botocore and self._botocore.get_frozen_credentials()
-        except Exception as exc:  # whatever its many sources raise
-            raise self._nothing(str(exc)) from exc
-        if not keys or not keys.access_key:
-            raise self._nothing("none in the environment, the profiles, a container or an EC2 role")
-        # No `expires_at`: what botocore hands out lives for ten minutes more, and a stream for eight.
-        return Credentials(keys.access_key, keys.secret_key, keys.token)
+        with self._lock:  # keys and the time at which they expire belong together
+            source, self._renewing = self._renewing, None
+            try:
+                if source is None:
+                    session = botocore.session.Session(profile=self._profile)
+                    session.set_config_variable("region", region)  # by itself it does not see AWS_REGION
+                    source = session.get_credentials()
+                keys = source and source.get_frozen_credentials()
+            except Exception as exc:  # whatever its many sources raise
+                its_own = isinstance(exc, botocore.exceptions.BotoCoreError)
+                why = str(exc) if its_own else _described(exc)
+                hint = f"They could not be renewed: {why.rstrip('.')}. {failures.RENEW}"
+                raise _spent(_botocores_expiry(source), hint) or self._nothing(why) from exc
+            if not keys or not keys.access_key:
+                raise self._nothing("none in the environment, the profiles, a container or an EC2 role")
+            if isinstance(source, botocore.credentials.RefreshableCredentials):
+                self._renewing = source
+            # It renews what expires within a quarter of an hour, and insists on it within ten minutes: they
+            # outlast the eight minutes of a stream, unless their source gives them a shorter life.
+            return Credentials(
+                keys.access_key, keys.secret_key, keys.token, expires_at=_botocores_expiry(source)
+            )
 
     async def _ask_sdk(self, region: str) -> Credentials:
         try:
+            config = await load_config()
+            _check_served(self._profile, config)
             async with AIOHTTPClient() as client:
                 chain = await IdentityChain.create(
                     AWSCredentialsIdentity,
+                    config_file=config,
                     profile_name=self._profile,
                     region_override=region,
                     http_client=client,
                 )
                 keys = await chain.get_identity(properties={})
-        except Exception as exc:
-            raise self._nothing(
-                f"{exc} SSO, roles, containers and EC2 need botocore: pip install 'novasonic[boto3]'"
-            ) from exc
+        except CredentialsError:
+            raise
+        except IdentityChainError as exc:
+            tried = "; ".join(f"{each.provider_name}: {each.error}" for each in exc.failures)
+            none = f"none in the environment or the profile, and the role of an EC2 instance {_BOTO3}"
+            raise self._nothing(tried or none) from exc
+        except Exception as exc:  # whatever its sources raise
+            raise self._nothing(_described(exc)) from exc
         if not keys.access_key_id:
             raise self._nothing("the access key is empty")
+        expires_at = keys.expiration
+        if keys.access_key_id == os.environ.get("AWS_ACCESS_KEY_ID"):
+            expires_at = _environments_expiry()
         return Credentials(
-            keys.access_key_id, keys.secret_access_key, keys.session_token, expires_at=keys.expiration
+            keys.access_key_id, keys.secret_access_key, keys.session_token, expires_at=expires_at
         )
 
     def _nothing(self, why: str) -> CredentialsError:
@@ -153,6 +203,68 @@ class _Chain:
         if os.environ.get("AWS_BEARER_TOKEN_BEDROCK"):
             said += ". AWS_BEARER_TOKEN_BEDROCK does not help: Bedrock takes no API keys for speech"
         return CredentialsError(said)
+
+
+def _botocores_expiry(source: object) -> datetime | None:
+    """Return when credentials of botocore's expire, which has no public name; None if it does not know.
+
+    For an EC2 role it may be a guess: where AWS is late with the next keys, it takes the old ones for longer.
+    """
+    return getattr(source, "_expiry_time", None)
+
+
+def _environments_expiry() -> datetime | None:
+    """Return when the keys of the environment expire: botocore looks there for it, and the SDK does not."""
+    said = os.environ.get("AWS_CREDENTIAL_EXPIRATION")
+    if not said:
+        return None
+    try:
+        expires_at = datetime.fromisoformat(said)
+    except ValueError:
+        raise CredentialsError(
+            f"AWS_CREDENTIAL_EXPIRATION={said!r} is no time; it looks like 2026-01-31T12:00:00Z"
+        ) from None
+    return expires_at if expires_at.tzinfo else expires_at.replace(tzinfo=UTC)
+
+
+def _described(exc: Exception) -> str:
+    return f"{type(exc).__name__}: {exc}"
+
+
+_BOTO3: Final = "needs botocore: pip install 'novasonic[boto3]'"
+
+_SOURCES: Final = (
+    # Variables and what a profile may say, in the order in which AWS's tools look, and what each asks for.
+    ("AWS_ACCESS_KEY_ID", StandardProvider.ENVIRONMENT, "is a key"),
+    ("AWS_WEB_IDENTITY_TOKEN_FILE", StandardProvider.WEB_IDENTITY_TOKEN_ENV, "takes a role by web identity"),
+    ("web_identity_token_file", StandardProvider.PROFILE_WEB_IDENTITY, "takes a role by web identity"),
+    ("role_arn", StandardProvider.PROFILE_ASSUME_ROLE, "takes a role"),
+    ("aws_access_key_id", StandardProvider.PROFILE_STATIC_KEYS, "has a key"),
+    ("sso_session", StandardProvider.PROFILE_SSO_SESSION, "signs in by SSO"),
+    ("sso_start_url", StandardProvider.PROFILE_SSO_SESSION, "signs in by SSO"),
+    ("login_session", StandardProvider.PROFILE_LOGIN, "signs in by `aws login`"),
+    ("credential_process", StandardProvider.PROFILE_CREDENTIAL_PROCESS, "runs a program"),
+    ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", StandardProvider.ECS_CONTAINER, "takes a container's role"),
+    ("AWS_CONTAINER_CREDENTIALS_FULL_URI", StandardProvider.ECS_CONTAINER, "takes a container's role"),
+)
+_NOT_WITH_A_PROFILE: Final = {StandardProvider.ENVIRONMENT, StandardProvider.WEB_IDENTITY_TOKEN_ENV}
+
+
+def _check_served(profile: str | None, config: MergedConfig) -> None:
+    """Raise CredentialsError if credentials are asked for that neither the SDK nor a package for it can get.
+
+    It passes over what it cannot get, and so may come up with others: with those of the machine, where the
+    profile signs in by SSO.
+    """
+    name = profile or os.environ.get("AWS_PROFILE") or "default"
+    for key, slot, asks in _SOURCES:
+        variable = key.isupper()
+        said = os.environ.get(key) if variable else config.get(name, key)
+        if said and not (profile and slot in _NOT_WITH_A_PROFILE):
+            providers = entry_points(group="smithy_aws_core.identity.chain_providers")
+            if slot not in {provider.load()().ordering.slot for provider in providers}:
+                raise CredentialsError(f"{key if variable else f'profile {name!r}'} {asks}, which {_BOTO3}")
+            return
 
 
 # --- The SDK's part ----------------------------------------------------------------------------------------
@@ -237,40 +349,21 @@ def _discreet(record: logging.LogRecord) -> bool:
     return record.levelno > logging.DEBUG or record.threadName != _THREAD
 
 
-# They write out session tokens: the SDK those of a request, botocore those that a role or SSO gives it.
-for _talker in ("smithy_core.aio.client", "botocore.auth", "botocore.endpoint", "botocore.parsers"):
+# They write out session tokens: the SDK those of a request, botocore those that a role, SSO or a container
+# gives it.
+for _talker in (
+    "smithy_core.aio.client",
+    "botocore.auth",
+    "botocore.endpoint",
+    "botocore.parsers",
+    "botocore.utils",
+):
     logging.getLogger(_talker).addFilter(_discreet)
 
 
 async def _off_the_loop[T](function: Callable[[], T]) -> T:
-    """Return what `function` returns, called in a thread.
-
-    A daemon, unlike those of `asyncio.to_thread`: a lookup that hangs must not keep the process from exiting.
-    """
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, failure: BaseException | None) -> None:
-        if outcome.done():
-            return
-        if failure is None:
-            outcome.set_result(result)  # type: ignore[arg-type]  # there is no failure, so it is a T
-        else:
-            outcome.set_exception(failure)
-
-    def in_thread() -> None:
-        try:
-            settled: tuple[T | None, BaseException | None] = (function(), None)
-        except BaseException as exc:  # noqa: BLE001 - it is raised where the caller waits
-            settled = (None, exc)
-        try:
-            loop.call_soon_threadsafe(settle, *settled)
-        except RuntimeError:
-            logger.debug("the event loop was closed before a thread had finished")
-
-    context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(in_thread,), name=_THREAD, daemon=True).start()
-    return await outcome
+    """Return what `function` returns, called in a thread: a lookup may block, and hang."""
+    return await in_thread(function, name=_THREAD)
 
 
 # --- Addresses and trust -----------------------------------------------------------------------------------
@@ -645,8 +738,10 @@ class _Wire:
 class _Stream:
     """An open stream of documents: the `Transport` that a `BedrockConnector` returns."""
 
-    def __init__(self, wire: _Wire, signer: ChunkSigner, where: str) -> None:
+    def __init__(self, wire: _Wire, signer: ChunkSigner, where: str, expires_at: datetime | None) -> None:
         self.request_id: str | None = None
+        self.expires_in: float | None = None
+        self._expires_at = expires_at
         self._wire = wire
         self._signer = signer
         self._where = where
@@ -661,6 +756,8 @@ class _Stream:
         self.request_id = headers.get("x-amzn-requestid")
         if status != 200:  # noqa: PLR2004 - HTTP's own number
             raise failures.refused_by_http(self._where, status, headers, await self._read_refusal())
+        if self._expires_at is not None:
+            self.expires_in = max(0.0, _left(self._expires_at))
 
     async def send(self, data: bytes) -> None:
         """Send one document; see `Transport`."""
@@ -732,7 +829,8 @@ class BedrockConnector:
         region: The AWS region, `us-east-1`.
         profile: A profile of `~/.aws`, for region, endpoint and credentials.
         credentials: Credentials, or a callable that returns them. Without it: the environment, the profile,
-            and, with the extra `boto3`, whatever else botocore knows. Asked once for each stream.
+            and, with the extra `boto3`, whatever else botocore knows: SSO, roles, containers, EC2. See
+            `CredentialsSource` for when it is asked.
         endpoint_url: Another endpoint than the region's own, `https://…`.
         stall_timeout: Seconds for which the service may leave unread what we send, before the stream is lost.
             It takes 1.5 s of speech to fill its window, so a peer that vanished is missed within five.
@@ -763,6 +861,7 @@ class BedrockConnector:
         self._profile = profile
         self._source = credentials
         self._chain = _Chain(profile)
+        self._known: Credentials | None = None  # what the source gave last
         self._endpoint = endpoint_url and _endpoint(endpoint_url, "endpoint_url")
         self._stall_timeout = stall_timeout
 
@@ -778,7 +877,8 @@ class BedrockConnector:
         Raises:
             ConfigurationError: If there is no region, or if the environment names an endpoint, a proxy, a
                 profile or a CA file that cannot be used.
-            CredentialsError: If there are no credentials, or the service does not accept them.
+            CredentialsError: If there are no credentials, they have expired or will within a minute, or the
+                service does not accept them.
             TransportError: If the stream could not be opened; the class and the message say why.
         """
         wire = _Wire(stall_timeout=self._stall_timeout)
@@ -793,7 +893,7 @@ class BedrockConnector:
                 late = CredentialsError(
                     f"no AWS credentials within {timeout:g} s: {self._describe_source()} did not answer"
                 )
-                credentials = await self._find_credentials(region)
+                credentials = await self._find_credentials(region, timeout)
                 request, trust, proxy = await _off_the_loop(lambda: self._prepare(preparation, credentials))
                 late = ConnectError(
                     f"no connection to {request.host} within {timeout:g} s. "
@@ -810,7 +910,7 @@ class BedrockConnector:
                 signer = ChunkSigner(
                     secret_key=credentials.secret_key, region=region, signature=request.signature
                 )
-                stream = _Stream(wire, signer, f"{self._model} in {region}")
+                stream = _Stream(wire, signer, f"{self._model} in {region}", credentials.expires_at)
                 await stream.open(first)
         except BaseException as exc:
             wire.hang_up()
@@ -844,21 +944,210 @@ class BedrockConnector:
         trust = _trust()
         return request, trust, _proxy(request.host, trust)
 
-    async def _find_credentials(self, region: str) -> Credentials:
+    async def _find_credentials(self, region: str, timeout: float) -> Credentials:  # noqa: ASYNC109 - the caller's
+        hint = ""
         match self._source:
-            case None:
-                found = await _off_the_loop(lambda: self._chain.find(region))
-            case Credentials():
-                found = self._source
-            case _:
-                found = await _ask(self._source)
-        if found.expires_at is not None and found.expires_at <= datetime.now(UTC):
-            raise CredentialsError(
-                f"the AWS credentials expired at {found.expires_at:%Y-%m-%d %H:%M %Z}. {failures.RENEW}"
-            )
+            case Credentials() as found:
+                hint = "Pass a callable as credentials: it is asked for fresh ones whenever a stream opens."
+            case source:
+                found = await self._ask_source(source, region, timeout)
+                if _spent(found.expires_at):  # a source may notice it when asked, and renew them then
+                    found = await self._ask_source(source, region, timeout)
+        if (error := _spent(found.expires_at, hint)) is not None:
+            raise error
         return found
+
+    async def _ask_source(
+        self,
+        source: _Source | None,
+        region: str,
+        timeout: float,  # noqa: ASYNC109 - the caller's
+    ) -> Credentials:
+        """Return what the source gives; if it fails, what it gave last, unless that has expired.
+
+        A conversation does not end because a vault is away for a moment; half the time is for noticing it.
+        """
+        known = None if self._known is None or _spent(self._known.expires_at) else self._known
+        try:
+            async with asyncio.timeout(timeout / 2 if known else None):
+                if source is None:
+                    self._known = await _off_the_loop(lambda: self._chain.find(region))
+                else:
+                    self._known = await _ask(source)
+        except (SonicError, TimeoutError) as exc:
+            if known is None:
+                raise
+            why = exc if isinstance(exc, SonicError) else f"{self._describe_source()} did not answer"
+            logger.warning("no new AWS credentials, so the last ones are used while they are good: %s", why)
+            return known
+        return self._known
 
     def _describe_source(self) -> str:
         if self._source is None:
             return f"profile {self._profile!r}" if self._profile else "the usual places"
         return f"credentials={getattr(self._source, '__qualname__', type(self._source).__name__)}"
+
+
+# --- What `novasonic doctor` asks ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """Where a connector's streams go, and who says so.
+
+    Attributes:
+        region: The AWS region.
+        region_source: The variable or the profile that names it; None if the caller does.
+        host: The endpoint.
+        port: Its port.
+        endpoint_source: As `region_source`; "AWS" where it is the region's own.
+    """
+
+    region: str
+    region_source: str | None
+    host: str
+    port: int
+    endpoint_source: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proxy:
+    """The proxy on the way to an endpoint. `secure`: it speaks TLS. `login`: `user:password`, or nothing."""
+
+    host: str
+    port: int
+    secure: bool
+    login: str = field(repr=False)
+
+
+async def find_destination(
+    model: str, *, region: str | None, profile: str | None, endpoint_url: str | None
+) -> Destination:
+    """Return where a `BedrockConnector` of the same arguments connects to, without connecting.
+
+    Raises:
+        ConfigurationError: If there is no region, or the profile or the endpoint cannot be used.
+    """
+    connector = BedrockConnector(model, region=region, profile=profile, endpoint_url=endpoint_url)
+    preparation = _Preparation()
+    configure = connector._configure  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this file
+    found = await _off_the_loop(lambda: configure(preparation))
+    own_endpoint = preparation.config.endpoint_uri is None
+    nobody = Credentials("nobody", "nothing")  # for a request that is signed and not sent
+    try:
+        request = _Request.of(await _off_the_loop(lambda: asyncio.run(preparation.sign(model, nobody))))
+    except Exception as exc:  # as for a request that is sent
+        raise ConfigurationError(f"no request could be made for model {model!r}: {exc}") from exc
+    variables = ("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL")
+    return Destination(
+        region=found,
+        region_source=_source(region, ("AWS_REGION", "AWS_DEFAULT_REGION"), profile),
+        host=request.host,
+        port=request.port,
+        endpoint_source="AWS" if own_endpoint else _source(endpoint_url, variables, profile),
+    )
+
+
+def _source(given: str | None, variables: Sequence[str], profile: str | None) -> str | None:
+    """Return what says a setting, in the order in which the SDK looks; None if the caller does."""
+    if given is not None:
+        return None
+    return next((name for name in variables if os.environ.get(name)), f"profile {_profile(profile)!r}")
+
+
+def _profile(given: str | None) -> str:
+    return given or os.environ.get("AWS_PROFILE") or "default"
+
+
+async def find_credentials(
+    region: str, *, profile: str | None, offline: bool
+) -> tuple[Credentials, str, str] | None:
+    """Return the credentials that a `BedrockConnector` finds, what gives them, and the name of the profile.
+
+    What gives them is botocore's word for it, if they are renewed by botocore; or else "env" or "profile".
+
+    Args:
+        region: For sources that are services of AWS.
+        profile: Of the AWS configuration files; None for the usual one.
+        offline: Ask nobody, and look only at keys that stand in the environment or in the profile. None is
+            returned where there are none.
+
+    Raises:
+        CredentialsError: If there are none, or they could not be loaded.
+    """
+    chain = _Chain(profile)
+    keys = await _off_the_loop(lambda: _written_down(profile) if offline else chain.find(region))
+    if keys is None:
+        return None
+    renewing = chain._renewing  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this file
+    plain = "env" if keys.access_key == os.environ.get("AWS_ACCESS_KEY_ID") else "profile"
+    return keys, str(getattr(renewing, "method", None) or plain), _profile(profile)
+
+
+def _written_down(profile: str | None) -> Credentials | None:
+    """Return the keys in the environment or in the profile, or None. Blocks, on files."""
+    key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
+    if key and secret and not profile:
+        return Credentials(
+            key, secret, os.environ.get("AWS_SESSION_TOKEN"), expires_at=_environments_expiry()
+        )
+    try:
+        files = asyncio.run(load_config())
+    except ConfigError as exc:
+        raise CredentialsError(f"no AWS credentials: {exc}") from exc
+    say = functools.partial(files.get, _profile(profile))
+    key, secret, token = (
+        say(f"aws_{name}") for name in ("access_key_id", "secret_access_key", "session_token")
+    )
+    return Credentials(str(key), str(secret), token and str(token)) if key and secret else None
+
+
+def find_proxy(host: str) -> Proxy | None:
+    """Return the proxy that the environment wants for `host`.
+
+    Raises:
+        ConfigurationError: If HTTPS_PROXY is not an address.
+    """
+    options = _proxy(host, _tls_context(os.getpid(), None))
+    if options is None:
+        return None
+    named = options.auth_username is not None
+    return Proxy(
+        host=options.host_name,
+        port=options.port,
+        secure=options.tls_connection_options is not None,
+        login=f"{options.auth_username}:{options.auth_password}" if named else "",
+    )
+
+
+async def knock(host: str, port: int, *, connecting: float, answering: float) -> Mapping[str, str]:
+    """Make an unsigned request of an endpoint, the way that streams go; return the headers of the refusal.
+
+    None are returned if the connection came about, but no answer. Cancelling hangs up.
+
+    Args:
+        host: The endpoint.
+        port: Its port.
+        connecting: Seconds to wait for a connection.
+        answering: Seconds to wait for the answer.
+
+    Raises:
+        ConfigurationError: If the environment names a proxy or a CA file that cannot be used.
+        ConnectError: If there is no connection.
+        StreamLostError: If it was lost at once.
+        TimeoutError: If it does not come in time.
+    """
+    wire = _Wire(stall_timeout=answering)
+    name = f"[{host}]" if ":" in host else host
+    headers = [("host", name if port == _HTTPS else f"{name}:{port}"), ("user-agent", _AGENT)]
+    request = _Request(host=host, port=port, path="/", headers=headers, signature="")
+    try:
+        async with asyncio.timeout(connecting):
+            trust = await _off_the_loop(_trust)
+            await wire.connect(request, trust, await _off_the_loop(lambda: _proxy(host, trust)))
+        wire.write(None)
+        await asyncio.wait({wire.head}, timeout=answering)
+        answered = wire.head.done() and wire.head.exception() is None
+        return wire.head.result()[1] if answered else {}
+    finally:
+        wire.hang_up()

@@ -1,4 +1,4 @@
-"""The command `novasonic`: a demonstration, a conversation, one question, the emulator, the voices.
+"""The command `novasonic`: a demonstration, a conversation, one question, the emulator, the voices, a doctor.
 
 Whatever goes wrong is one sentence on standard error and exit status 1; `--verbose` shows more.
 """
@@ -6,21 +6,27 @@ Whatever goes wrong is one sentence on standard error and exit status 1; `--verb
 import argparse
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import shlex
+import shutil
 import signal
 import sys
 import warnings
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from novasonic import __version__, models
 from novasonic.echo import ECHO_MODES
 from novasonic.errors import ConfigurationError, SonicError
 from novasonic.reply import Reply
 from novasonic.session import ask
+
+if TYPE_CHECKING:
+    from novasonic.diagnosis import Line
 
 _STARTING: Final = 20.0  # seconds for an emulator to start: a fresh Python, a new certificate
 _STOPPING: Final = 5.0
@@ -36,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("default")
             warnings.showwarning = _show_warning
-            asyncio.run(options.run(options))
+            status: int | None = asyncio.run(options.run(options))
     except KeyboardInterrupt:
         return 130  # as shells have it: 128 and the number of SIGINT
     except BrokenPipeError:  # `novasonic voices | head`
@@ -47,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             logging.getLogger("novasonic.cli").exception("the command failed")
         print(f"novasonic: {exc}", file=sys.stderr)
         return 1
-    return 0
+    return status or 0
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
@@ -99,16 +105,43 @@ def _parser() -> argparse.ArgumentParser:
     emulator.add_argument("--scenario", help="a JSON or YAML file, or `demo`; else it says what it hears")
     emulator.add_argument("--speed", type=float, default=1.0, help="how much faster than the real one")
     emulator.add_argument(
+        "--state",
+        metavar="DIR",
+        help="keep the certificate and the keys in this folder, so that clients survive a restart",
+    )
+    emulator.add_argument(
         "--until-eof", action="store_true", help="end with standard input, for programs that start it"
     )
+
+    examined = _command(
+        commands,
+        "doctor",
+        _doctor,
+        "find out what keeps a session from working",
+        "It ends with status 1 if something does. Without --offline or --emulator it opens a session, and "
+        "closes it again, which costs a few hundred tokens.",
+    )
+    place = examined.add_mutually_exclusive_group()
+    place.add_argument(
+        "--emulator", action="store_true", help="examine an emulator, started for this, not AWS"
+    )
+    place.add_argument("--endpoint-url", metavar="URL", help="where the service is, if not where AWS says")
+    place.add_argument("--offline", action="store_true", help="leave out all that goes over the network")
+    examined.add_argument("--model", help="id of the model")
+    examined.add_argument("--region", help="AWS region")
+    examined.add_argument("--profile", help="AWS profile")
+    examined.add_argument("--timeout", type=float, default=10.0, help="seconds for each step (%(default)g)")
+    examined.add_argument("--json", action="store_true", help="print a list of objects")
 
     voices = _command(commands, "voices", _voices, "list the voices of a model")
     voices.add_argument("--model", default=models.MODELS[0].id, help="id of the model (%(default)s)")
     return parser
 
 
-def _command(commands: Any, name: str, run: Any, summary: str) -> argparse.ArgumentParser:  # noqa: ANN401
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
+def _command(commands: Any, name: str, run: Any, summary: str, more: str = "") -> argparse.ArgumentParser:  # noqa: ANN401
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=f"{summary.capitalize()}. {more}" if more else summary
+    )
     parser.add_argument("--verbose", action="store_true", help="show what happens inside")
     parser.set_defaults(run=run)
     return parser
@@ -118,8 +151,7 @@ async def _demo(options: argparse.Namespace) -> None:
     from novasonic import demo  # noqa: PLC0415 - needs an extra
 
     async with emulator_process(scenario="demo") as env:
-        # These are the emulator's made-up keys, in a process that does nothing else.
-        os.environ.update(env)
+        _move_to(env)
         await demo.run(Path(options.out))
 
 
@@ -140,7 +172,7 @@ async def _talk(options: argparse.Namespace) -> None:
         settings["record_audio"] = options.record
     async with contextlib.AsyncExitStack() as stack:
         if options.emulator:
-            os.environ.update(await stack.enter_async_context(emulator_process()))
+            _move_to(await stack.enter_async_context(emulator_process()))
         await talk.run(int(device) if device and device.isdecimal() else device, options.echo, **settings)
 
 
@@ -148,7 +180,7 @@ async def _ask(options: argparse.Namespace) -> None:
     settings = _settings(options)
     async with contextlib.AsyncExitStack() as stack:
         if options.emulator:
-            os.environ.update(await stack.enter_async_context(emulator_process()))
+            _move_to(await stack.enter_async_context(emulator_process()))
         reply = await ask(options.prompt, timeout=options.timeout, **settings)
     _show(reply, typed=options.prompt)
     if options.out:
@@ -193,7 +225,9 @@ async def _emulator(options: argparse.Namespace) -> None:
         ended = asyncio.create_task(reader.read(), name="novasonic-stdin")
         ended.add_done_callback(lambda _: stop.set())
     try:
-        async with Emulator(scenario, host=options.host, port=options.port, speed=options.speed) as bedrock:
+        async with Emulator(
+            scenario, host=options.host, port=options.port, speed=options.speed, state=options.state
+        ) as bedrock:
             for name, value in bedrock.env.items():
                 print(f"export {name}={shlex.quote(value)}")
             print(f"# Bedrock is at {bedrock.endpoint_url} until Ctrl-C", flush=True)
@@ -202,6 +236,66 @@ async def _emulator(options: argparse.Namespace) -> None:
         raise ConfigurationError(
             f"cannot listen on {options.host}, port {options.port}: {exc.strerror}"
         ) from exc
+
+
+async def _doctor(options: argparse.Namespace) -> int:
+    from novasonic import diagnosis, doctor  # noqa: PLC0415 - the other commands start sooner without
+
+    quiet = options.json or options.verbose or not sys.stderr.isatty()
+    findings = await doctor.examine(
+        model=options.model,
+        region=options.region,
+        profile=options.profile,
+        endpoint_url=options.endpoint_url,
+        offline=options.offline,
+        timeout=options.timeout,
+        emulator=_emulated() if options.emulator else None,
+        on_check=lambda name: None if quiet else _overwrite(f"... {name}"),
+    )
+    if not quiet:
+        _overwrite("")
+    if options.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        lines = diagnosis.lines(findings, shutil.get_terminal_size().columns)
+        encoding = sys.stdout.encoding
+        _print_lines([each.encodable(encoding) for each in lines])
+        print(f"\n{diagnosis.summary(findings)}")
+    return int(diagnosis.has_failed(findings))
+
+
+def _overwrite(text: str) -> None:
+    """Say what is going on, in a line that the next one replaces."""
+    print(f"\r{text:<20}\r", end="", file=sys.stderr, flush=True)
+
+
+def _print_lines(lines: "Sequence[Line]") -> None:
+    try:
+        from rich.console import Console  # noqa: PLC0415 - an extra
+        from rich.text import Text  # noqa: PLC0415
+    except ImportError:  # whoever needs the doctor may have none
+        print(*(f"{head}{text}" for _, head, text, _ in lines), sep="\n")
+        return
+    colours = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
+    console = Console(highlight=False, soft_wrap=True)
+    for state, head, text, is_hint in lines:
+        style = "cyan" if is_hint else "dim" if state == "skipped" else ""
+        console.print(Text.assemble((head, colours[state]), (text, style)))
+
+
+@contextlib.asynccontextmanager
+async def _emulated() -> AsyncGenerator[str]:
+    """Run an emulator, lead the environment there, and yield its address."""
+    async with emulator_process() as env:
+        _move_to(env)
+        yield env["AWS_ENDPOINT_URL_BEDROCK_RUNTIME"]
+
+
+def _move_to(env: Mapping[str, str]) -> None:
+    """Lead the environment to an emulator: its made-up keys, in a process that does nothing else."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CREDENTIAL_EXPIRATION"):  # those of other keys
+        os.environ.pop(name, None)
+    os.environ.update(env)
 
 
 @contextlib.asynccontextmanager

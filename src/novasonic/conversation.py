@@ -13,16 +13,22 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal, Protocol, assert_never
+from typing import Any, Final, Literal, Protocol, assert_never
+
+import msgspec
 
 from novasonic import events, messages
-from novasonic.events import Event, Latency
+from novasonic.events import Event, Latency, ToolCall, ToolResult, ToolRun
 from novasonic.messages import InputMessage, OutputMessage
 from novasonic.models import Prices, Usage
 
 _RATE_UNLESS_TOLD: Final = 24_000
 _TIMES_KEPT: Final = 4096  # sends whose time is remembered: two minutes of 32 ms frames
 _NO_WORD: Final = 0.02  # seconds in which nothing is said, but sums of seconds may differ
+_CONFIRMING: Final = 1.5  # seconds after a segment was heard; its FINAL text comes 0.1 to 0.2 s after that
+_ANSWER_COMES: Final = 8.0  # seconds; it takes half a second, and a tool call may come in its place
+_BEFORE_SPEECH: Final = 300  # ms: what is reported as the start of speech may be in the middle of a sound
+_PROMPTS_KEPT: Final = 8  # that an echo is looked for in
 _UNSETTLED_KEPT: Final = 8  # responses that wait for their FINAL texts; more than two were never seen
 
 
@@ -37,6 +43,8 @@ class Message:
         interrupted: Whether the user broke in. What the model says next is a message of its own.
         heard: Seconds of speech that were heard of an interrupted message; None if no player tells.
         heard_text: The part of `text` that `heard` covers: an estimate, cut in proportion.
+        tool_calls: The tools that the model called meanwhile, each with its answer. A message may consist of
+            nothing else.
     """
 
     role: Literal["USER", "ASSISTANT"]
@@ -44,6 +52,28 @@ class Message:
     interrupted: bool = False
     heard: float | None = None
     heard_text: str | None = field(default=None, repr=False)
+    tool_calls: tuple[ToolRun, ...] = ()
+
+
+LOST: Final = "LOST"
+"""Why a turn ended of which the rest never came, as its stream was lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """What one stream leaves to the next.
+
+    Attributes:
+        history: What was said so far.
+        unanswered: Whether it ends with the user, who was not answered yet.
+        unfinished: The sentence in which a response broke off, empty if it was between two; None if none did.
+        calls: The tools of the latest response, if the model has said nothing about their results.
+    """
+
+    history: tuple[Message, ...]
+    unanswered: bool = False
+    unfinished: str | None = field(default=None, repr=False)
+    calls: tuple[ToolRun, ...] = ()
 
 
 class Player(Protocol):
@@ -61,6 +91,7 @@ class _Segment:
     planned: str = ""
     spoken: str = ""
     confirmed: bool = False
+    complete: bool = False  # all of its audio has come
     seconds: float = 0.0
 
 
@@ -69,8 +100,10 @@ class _Response:
     """What the model says in one turn."""
 
     turn: int
+    fold: "Fold"  # of the stream that it comes over
     asked_at: float | None
     segments: list[_Segment] = field(default_factory=list[_Segment])
+    calls: dict[str, ToolRun] = field(default_factory=dict[str, ToolRun])
     text_at: float | None = None
     audio_at: float | None = None
     heard_at: float | None = None
@@ -92,6 +125,48 @@ class _Response:
     def settled(self) -> bool:
         """Whether no FINAL text of it will come any more."""
         return self.ended and all(segment.confirmed for segment in self.segments)
+
+    @property
+    def seconds(self) -> float:
+        """How long its speech is, as far as it came."""
+        return sum(segment.seconds for segment in self.segments)
+
+    def played_until(self, player: Player | None, now: float) -> float:
+        """Seconds of it that were heard: as a player tells, or as if it was played when it came."""
+        heard = player.heard(self.turn) if player else None
+        if heard is None:
+            heard = 0.0 if self.audio_at is None else now - self.audio_at
+        return min(heard, self.seconds)
+
+    def audible(self, player: Player | None, now: float) -> bool:
+        """Whether somebody is listening to it, or will be."""
+        if self.played or self.interrupted:
+            return False
+        return not self.ended or self.played_until(player, now) < self.seconds - _NO_WORD
+
+    def drop_unfinished(self) -> str:
+        """Forget the segment of which not all has come, if there is one; return its text."""
+        broken = [each for each in self.segments if not (each.complete or each.confirmed)]
+        self.segments = [each for each in self.segments if each.complete or each.confirmed]
+        return "".join(each.planned for each in broken).strip()
+
+    def cut(self, heard: float) -> None:
+        """Take for spoken what was begun within so many seconds, as the service does."""
+        start = 0.0
+        for segment in self.segments:
+            if not segment.confirmed and start < heard:
+                segment.confirmed, segment.spoken = True, segment.planned
+            start += segment.seconds
+        self.interrupted = True
+
+
+@dataclass(slots=True, kw_only=True)
+class _OpenCall:
+    """A tool call that has no answer yet."""
+
+    call: ToolCall
+    response: _Response
+    at: float
 
 
 @dataclass(slots=True, kw_only=True)
@@ -142,37 +217,86 @@ class _Block:
     odd: bytes = b""  # half a sample, until its other half comes
 
 
+@dataclass(slots=True, kw_only=True)
+class _Record:
+    """What is common to all streams that a conversation goes over."""
+
+    usage: Usage
+    player: Player | None = None
+    said: list[_Utterance | _Response] = field(default_factory=list["_Utterance | _Response"])
+    responses: int = 0
+    unsettled: deque[_Response] = field(default_factory=lambda: deque[_Response](maxlen=_UNSETTLED_KEPT))
+    cut: int = 0  # the latest turn that was interrupted
+    calls: set[str] = field(default_factory=set[str])
+    open_calls: dict[str, _OpenCall] = field(default_factory=dict[str, "_OpenCall"])
+
+    def utterance(self) -> _Utterance:
+        if not self.said or not isinstance(self.said[-1], _Utterance):
+            self.said.append(_Utterance())
+        latest = self.said[-1]
+        assert isinstance(latest, _Utterance)  # noqa: S101 - for the type checkers
+        return latest
+
+    def planned(self, text: str) -> tuple[_Response, _Segment] | None:
+        """The earliest segment that waits to be confirmed and has these words."""
+        return next((found for found in self.unconfirmed() if found[1].planned.strip() == text.strip()), None)
+
+    def unconfirmed(self) -> Iterator[tuple[_Response, _Segment]]:
+        """What waits to be confirmed, in the order in which that should happen."""
+        for response in self.unsettled:
+            for segment in response.segments:
+                if not segment.confirmed:
+                    yield response, segment
+
+
 class Conversation:
-    """One conversation so far.
+    """One conversation so far, over one stream after the other.
 
     Args:
         history: What was said before it began.
         prices: What the model's tokens cost.
         sample_rate: Of the audio that is sent, in Hz.
+        turns: How many turns there were before.
+        usage: What was counted before.
     """
 
     def __init__(
-        self, *, history: Sequence[Message] = (), prices: Prices | None = None, sample_rate: int = 16_000
+        self,
+        *,
+        history: Sequence[Message] = (),
+        prices: Prices | None = None,
+        sample_rate: int = 16_000,
+        turns: int = 0,
+        usage: Usage = Usage(),  # noqa: B008 - frozen
     ) -> None:
-        self.usage = Usage(prices=prices)
-        self.player: Player | None = None
         self._before = tuple(history)
-        self._said: list[_Utterance | _Response] = []
-        self._responses = 0
-        self._response: _Response | None = None  # the latest one
-        self._unsettled = deque[_Response](maxlen=_UNSETTLED_KEPT)
-        self._cut = 0  # the latest turn that was interrupted
-        self._blocks: dict[str, _Block] = {}
-        self._calls: set[str] = set()
-        self._typing: dict[str, str] = {}  # by content name
-        self._asked_at: float | None = None
-        self._speech_began_at: float | None = None
-        self._sent_audio = _SentAudio(sample_rate)
+        self._sample_rate = sample_rate
+        self._record = _Record(usage=replace(usage, prices=prices), responses=turns)
+        self._fold = Fold(self._record, sample_rate)
 
     @property
     def turns(self) -> int:
         """How many responses there were."""
-        return self._responses
+        return self._record.responses
+
+    @property
+    def usage(self) -> Usage:
+        """The tokens that were counted, on all streams together."""
+        return self._record.usage
+
+    @property
+    def player(self) -> Player | None:
+        """What plays the model's speech, if it tells."""
+        return self._record.player
+
+    @player.setter
+    def player(self, player: Player | None) -> None:
+        self._record.player = player
+
+    @property
+    def fold(self) -> "Fold":
+        """What the stream tells that listens to the user."""
+        return self._fold
 
     @property
     def history(self) -> tuple[Message, ...]:
@@ -185,8 +309,152 @@ class Conversation:
                 merged.append(message)
         return tuple(merged)
 
-    def sent(self, message: InputMessage, now: float) -> None:
-        """Take note of what was sent, at the time `now` in seconds of any clock."""
+    def sent(self, message: InputMessage, now: float) -> list[Event]:
+        """Take note of what was sent on the stream that listens to the user; see `Fold.sent`."""
+        return self._fold.sent(message, now)
+
+    def feed(self, message: OutputMessage, now: float) -> list[Event]:
+        """Take in what that stream tells; see `Fold.feed`."""
+        return self._fold.feed(message, now)
+
+    def audible(self, now: float) -> bool:
+        """Whether the model's speech is being heard, or was a moment ago and is not confirmed yet."""
+        player = self._record.player
+        return any(
+            response.audible(player, now)
+            or (not response.settled and response.audible(None, now - _CONFIRMING))
+            for response in self._record.unsettled
+            if not response.interrupted
+        )
+
+    def left(self, *, lost: bool) -> Left:
+        """Return what another stream must know and do, so that the conversation can go on over it.
+
+        A sentence in the middle of which the stream was lost is forgotten here: it will be said again.
+
+        Args:
+            lost: Whether this stream is gone; otherwise it finishes what it says.
+        """
+        said = self._record.said
+        latest = said[-1] if said else None
+        calls, unfinished = list[ToolRun](), None
+        if isinstance(latest, _Response) and latest.calling:
+            calls = list(latest.calls.values())
+        elif isinstance(latest, _Response) and latest is self._fold.response and not latest.ended and lost:
+            unfinished = latest.drop_unfinished()
+        return Left(
+            history=self.history,
+            unanswered=isinstance(latest, _Utterance) and bool(latest.text.strip()),
+            unfinished=unfinished,
+            calls=tuple(calls),
+        )
+
+    def move_on(self, *, base: int, lost: bool) -> list[Event]:
+        """Go on over another stream, the audio of which begins with the user's sample number `base`.
+
+        What the old one still tells is heard only as far as it belongs to what it has begun to say.
+        """
+        ended = self._fold.retire(lost=lost)
+        self._fold = Fold(self._record, self._sample_rate, base=base)
+        return ended
+
+    def _messages(self) -> Iterator[Message]:
+        for said in self._record.said:
+            match said:
+                case _Utterance(text=text) if text.strip():
+                    yield Message(role="USER", text=text)
+                case _Response():
+                    message = _spoken(said)
+                    if message.text.strip() or message.tool_calls:
+                        yield message
+                case _:
+                    pass
+
+
+class Fold:
+    """What one stream of a conversation tells.
+
+    Args:
+        record: What is common to all of them.
+        sample_rate: Of the audio that is sent, in Hz.
+        base: The number of its first sample, of all that the user has said.
+    """
+
+    def __init__(self, record: _Record, sample_rate: int, *, base: int = 0) -> None:
+        self.response: _Response | None = None  # the latest one that it has begun
+        self._record = record
+        self._retired = False
+        self._ignored = set[str]()  # blocks, by content id
+        self._blocks: dict[str, _Block] = {}
+        self._answering: dict[str, str] = {}  # tool use ids, by content name
+        self._typing: dict[str, str] = {}  # by content name
+        self._prompts: set[str] = set()  # content names of what is typed, but not by the user
+        self._prompted = deque[str](maxlen=_PROMPTS_KEPT)
+        self._asked_at: float | None = None
+        self._speech_began_at: float | None = None
+        self._samples_per_ms = sample_rate / 1000
+        self._base = base
+        self._sent_audio = _SentAudio(sample_rate)
+        self._speaking = False
+        self._told = False  # whether a text came of what the user is saying
+        self._untold: int | None = None
+        self._heard = base
+        self._expecting_since: float | None = None
+
+    # --- what can be known of it --------------------------------------------------------------------------
+
+    @property
+    def user_speaks(self) -> bool:
+        """Whether the user is speaking, as the service reports it."""
+        return self._speaking
+
+    @property
+    def untold(self) -> int | None:
+        """The number of the first sample of speech that was not turned into text; None if all was."""
+        return self._untold
+
+    @property
+    def heard(self) -> int:
+        """The number of the first sample that the service may not have heard yet, as far as it has told."""
+        return self._heard
+
+    @property
+    def generating(self) -> bool:
+        """Whether a response is coming."""
+        response = self.response
+        return response is not None and not response.ended and not response.calling
+
+    def owes(self, now: float) -> bool:
+        """Whether an answer is about to come."""
+        return self._expecting_since is not None and now - self._expecting_since < _ANSWER_COMES
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to be expected of what it has begun to say."""
+        return all(response.fold is not self or response.interrupted for response in self._record.unsettled)
+
+    def retire(self, *, lost: bool) -> list[Event]:
+        """Let another stream hear the user; this one only finishes what it says, unless it is lost."""
+        self._retired = True
+        response = self.response
+        if response is None or response.ended or not (lost or response.calling):
+            return []
+        return self._ended(response, "TOOL_USE" if response.calling else LOST)
+
+    def leave(self) -> None:
+        """Take what it has not confirmed for heard: nothing more of it comes."""
+        for response in [each for each in self._record.unsettled if each.fold is self]:
+            response.played = True
+            self._record.unsettled.remove(response)
+
+    # --- what passes over it ------------------------------------------------------------------------------
+
+    def prompted(self, content_name: str) -> None:
+        """Take note that the text that will be sent under this name is none of the user's words."""
+        self._prompts.add(content_name)
+
+    def sent(self, message: InputMessage, now: float) -> list[Event]:
+        """Take note of what was sent, at the time `now` in seconds of any clock; return what that means."""
         match message:
             case messages.AudioInput(content=pcm):
                 self._sent_audio.add(len(pcm) // 2, now)
@@ -195,13 +463,26 @@ class Conversation:
             case messages.TextInput(content_name=name, content=text) if name in self._typing:
                 self._typing[name] += text
             case messages.InputContentEnd(content_name=name) if name in self._typing:
-                self._utterance().pieces.append(_Piece(text=self._typing.pop(name), typed=True))
-                self._asked_at = now
+                text = self._typing.pop(name)
+                if name in self._prompts:
+                    self._prompts.remove(name)
+                    self._prompted.append(text)
+                else:
+                    self._record.utterance().pieces.append(_Piece(text=text, typed=True))
+                self._asked_at = self._expecting_since = now
+            case messages.InputContentStart(tool_use_id=str(id_), content_name=name):
+                self._answering[name] = id_
+            case messages.ToolResult(content_name=name, content=text):
+                self._expecting_since = now
+                return self.answered(self._answering.pop(name, ""), text, now)
             case _:
                 pass
+        return []
 
     def feed(self, message: OutputMessage, now: float) -> list[Event]:
         """Take in what the service said, at the time `now`, and return what that means to a listener."""
+        if self._retired and self._is_late(message):
+            return []
         match message:
             case messages.AudioOutput():
                 return self._audio(message, now)
@@ -214,40 +495,94 @@ class Conversation:
             case messages.ToolUse():
                 return self._tool_use(message, now)
             case messages.UsageEvent():
-                self.usage += message.delta
+                self._record.usage += message.delta
                 return [
                     events.UsageUpdated(
-                        turn=self._responses,
-                        delta=replace(message.delta, prices=self.usage.prices),
-                        total=self.usage,
+                        turn=self._record.responses,
+                        delta=replace(message.delta, prices=self._record.usage.prices),
+                        total=self._record.usage,
                         source=(message,),
                     )
                 ]
-            case messages.UserSpeechStart():
-                self._speech_began_at = self._sent_audio.time_of(message.offset_ms)
-                return [
-                    events.UserSpeechStarted(
-                        turn=self._responses + 1, offset=message.offset_ms / 1000, source=(message,)
-                    )
-                ]
-            case messages.UserSpeechEnd():
-                self._asked_at = self._sent_audio.time_of(message.offset_ms)
+            case messages.UserSpeechStart(offset_ms=offset):
+                self._speech_began_at = self._sent_audio.time_of(offset)
+                self._speaking, self._told, self._expecting_since = True, False, None
+                self._heard = self._sample(offset)
+                if self._untold is None:
+                    self._untold = max(self._base, self._sample(offset - _BEFORE_SPEECH))
+                started = events.UserSpeechStarted(
+                    turn=self._record.responses + 1, offset=self._offset(offset), source=(message,)
+                )
+                return [started, *self._break_in(message, now)]
+            case messages.UserSpeechEnd(offset_ms=offset):
+                self._asked_at = self._sent_audio.time_of(offset)
+                self._speaking, self._expecting_since = False, now
+                self._heard = self._sample(message.detected_at_ms)
+                if self._told:
+                    self._untold = None
                 return [
                     events.UserSpeechEnded(
-                        turn=self._responses + 1,
-                        offset=message.offset_ms / 1000,
-                        detected_at=message.detected_at_ms / 1000,
+                        turn=self._record.responses + 1,
+                        offset=self._offset(offset),
+                        detected_at=self._offset(message.detected_at_ms),
                         source=(message,),
                     )
                 ]
             case messages.UnknownMessage(name=name, payload=payload):
                 return [
-                    events.UnknownEvent(turn=self._responses, name=name, payload=payload, source=(message,))
+                    events.UnknownEvent(
+                        turn=self._record.responses, name=name, payload=payload, source=(message,)
+                    )
                 ]
             case messages.CompletionStart() | messages.CompletionEnd():
                 return []  # they stand around the whole stream, and say nothing of turns
             case _:
                 assert_never(message)
+
+    def _sample(self, offset_ms: int) -> int:
+        return self._base + round(offset_ms * self._samples_per_ms)
+
+    def _offset(self, offset_ms: int) -> float:
+        return (self._base / self._samples_per_ms + offset_ms) / 1000
+
+    def _is_late(self, message: OutputMessage) -> bool:
+        """Whether something is about what another stream takes care of by now."""
+        response = self.response
+        if response is None or response.interrupted:
+            return not isinstance(message, messages.UsageEvent)
+        match message:
+            case messages.UserSpeechStart() | messages.UserSpeechEnd():
+                return True
+            case messages.OutputContentStart(content_id=id_, role=role, stage=stage):
+                confirms = role == "ASSISTANT" and stage == "FINAL"
+                if role == "USER" or (response.ended and not confirms):
+                    self._ignored.add(id_)
+                return id_ in self._ignored
+            case messages.BlockOutput(content_id=id_):
+                return id_ in self._ignored
+            case _:
+                return False
+
+    def _break_in(self, message: OutputMessage, now: float) -> list[Event]:
+        """End what is still heard of another stream: that one does not hear the user break in."""
+        record = self._record
+        cut = [
+            each for each in record.unsettled if each.fold is not self and each.audible(record.player, now)
+        ]
+        produced = list[Event]()
+        for response in cut:
+            response.heard = record.player.heard(response.turn) if record.player else None
+            response.cut(response.played_until(record.player, now))
+            record.unsettled.remove(response)
+        if cut:
+            record.cut = cut[-1].turn
+            latency = _seconds(self._speech_began_at, now)
+            produced.append(
+                events.Interrupted(turn=record.cut, heard=cut[-1].heard, latency=latency, source=(message,))
+            )
+        for response in cut:
+            produced += self._ended(response, "INTERRUPTED", message)
+        return produced
 
     # --- blocks -------------------------------------------------------------------------------------------
 
@@ -289,7 +624,7 @@ class Conversation:
             case _Block(type="AUDIO"):
                 # A response begins with its text: audio without one is late audio of the response before,
                 # if that was interrupted.
-                late = self._response is not None and self._response.interrupted
+                late = self.response is not None and self.response.interrupted
                 started = [] if late else self._respond(message)
                 response = self._current()
                 block.segment = response.segments[-1] if response.segments else None
@@ -310,46 +645,57 @@ class Conversation:
             case "TEXT" | "AUDIO", "INTERRUPTED":
                 return self._interrupted(message, now)
             case ("AUDIO", "PARTIAL_TURN") | ("AUDIO", ""):
+                self._complete(block)
                 return []
             case "AUDIO", reason:
-                response = block.response if block else self._response
+                self._complete(block)
+                response = block.response if block else self.response
                 if response is not None:
                     self._look_at_player(response, now)
                 return self._ended(response, reason, message)
             case _:
                 return []
 
+    def _complete(self, block: _Block | None) -> None:
+        if block is not None and block.segment is not None:
+            block.segment.complete = True
+
     # --- responses ----------------------------------------------------------------------------------------
 
     def _current(self) -> _Response:
-        assert self._response is not None  # noqa: S101 - _place() has just seen to it
-        return self._response
+        assert self.response is not None  # noqa: S101 - _place() has just seen to it
+        return self.response
 
     def _respond(self, message: OutputMessage) -> list[Event]:
         """Begin a response, unless one is being generated."""
         produced = self._stop_waiting(message)
-        if self._response is not None and not self._response.ended:
+        self._expecting_since = None
+        if not self._speaking:
+            self._untold = None
+        if self.response is not None and not self.response.ended:
             return []
-        if self._said and isinstance(latest := self._said[-1], _Utterance) and latest.spoken:
-            for earlier in self._unsettled:  # whoever speaks while one still plays, interrupts it
+        if self._record.said and isinstance(latest := self._record.said[-1], _Utterance) and latest.spoken:
+            for earlier in self._record.unsettled:  # whoever speaks while one still plays, interrupts it
                 earlier.played = True
-        self._responses += 1
-        self._response = _Response(turn=self._responses, asked_at=self._asked_at)
+        self._record.responses += 1
+        self.response = _Response(turn=self._record.responses, fold=self, asked_at=self._asked_at)
         self._asked_at = None
-        self._said.append(self._response)
-        for earlier in [each for each in self._unsettled if each.interrupted]:
-            self._unsettled.remove(earlier)  # what is not confirmed by now was not heard
-        self._unsettled.append(self._response)
-        return [*produced, events.TurnStarted(turn=self._responses, source=(message,))]
+        self._record.said.append(self.response)
+        for earlier in [each for each in self._record.unsettled if each.interrupted]:
+            self._record.unsettled.remove(earlier)  # what is not confirmed by now was not heard
+        self._record.unsettled.append(self.response)
+        return [*produced, events.TurnStarted(turn=self._record.responses, source=(message,))]
 
     def _stop_waiting(self, message: OutputMessage) -> list[Event]:
         """End a response that waits for a tool, if the user has gone on: what comes now is new."""
-        response = self._response
-        if response is None or not response.calling or self._said[-1] is response:
+        response = self.response
+        if response is None or not response.calling or self._record.said[-1] is response:
             return []
         return self._ended(response, "TOOL_USE", message)
 
-    def _ended(self, response: _Response | None, reason: str, message: OutputMessage) -> list[Event]:
+    def _ended(
+        self, response: _Response | None, reason: str, message: OutputMessage | None = None
+    ) -> list[Event]:
         if response is None or response.ended:
             return []
         response.ended = True
@@ -359,27 +705,28 @@ class Conversation:
                 interrupted=response.interrupted,
                 reason=reason,
                 latency=response.latency,
-                source=(message,),
+                tool_calls=tuple(response.calls.values()),
+                source=() if message is None else (message,),
             )
         ]
 
     def _look_at_player(self, response: _Response, now: float) -> None:
         """Take note of when a response began to be heard; chunks come often enough to tell."""
-        if self.player is not None and response.heard_at is None:
-            heard = self.player.heard(response.turn)
+        if self._record.player is not None and response.heard_at is None:
+            heard = self._record.player.heard(response.turn)
             response.heard_at = now - heard if heard else None
 
     def _interrupted(self, message: OutputMessage, now: float) -> list[Event]:
         """The user broke in. The service says so in two ways, a text and a stop reason: one is enough."""
-        response = self._response
+        response = self.response
         if response is None or response.interrupted:
             return []
         self._look_at_player(response, now)
-        self._cut = response.turn
-        playing = [each for each in self._unsettled if each is not response and not each.played]
+        self._record.cut = response.turn
+        playing = [each for each in self._record.unsettled if each is not response and not each.played]
         for each in (*playing, response):  # one may still play while the next is being generated
             each.interrupted = True
-            each.heard = self.player.heard(each.turn) if self.player else None
+            each.heard = self._record.player.heard(each.turn) if self._record.player else None
         return [
             events.Interrupted(
                 turn=response.turn,
@@ -400,12 +747,12 @@ class Conversation:
         role = block.role
         if role != "USER" and message.says_interrupted:
             return [*produced, *self._interrupted(message, now)]
-        turn = self._responses
+        turn = self._record.responses
         match role:
             case "USER":
                 block.stage = "FINAL"
                 produced += self._user_said(block, message, now)
-                turn = self._responses + 1
+                turn = self._record.responses + 1
             case "ASSISTANT":
                 produced += self._model_said(block, message, now)
                 turn = block.response.turn if block.response else turn
@@ -424,7 +771,7 @@ class Conversation:
     def _model_said(self, block: _Block, message: messages.TextOutput, now: float) -> list[Event]:
         produced = list[Event]()
         if block.stage is None:  # the service did not say: what was planned before is now confirmed
-            block.stage = "FINAL" if self._planned(message.content) else "SPECULATIVE"
+            block.stage = "FINAL" if self._record.planned(message.content) else "SPECULATIVE"
             produced += self._place(block, message, now)
         match block.stage:
             case "SPECULATIVE" if block.segment is not None:
@@ -440,57 +787,45 @@ class Conversation:
 
     def _user_said(self, block: _Block, message: messages.TextOutput, now: float) -> list[Event]:
         if block.utterance is None:
-            block.utterance = self._utterance()
+            if message.content in self._prompted:
+                return []  # an echo, if the service should do that
+            block.utterance = self._record.utterance()
             block.utterance.pieces.append(block.piece)
         block.piece.text += message.content
         if typed := block.utterance.typed(block.piece.text):
             block.piece.text, typed.echoed = "", True
         if self._asked_at is None:
             self._asked_at = now  # version 1 does not say when the user's speech ended
+        if self._speaking:
+            self._told, self._untold = True, self._base + self._sent_audio.samples
+        else:
+            self._untold, self._expecting_since = None, now
         return self._stop_waiting(message)
-
-    def _utterance(self) -> _Utterance:
-        if not self._said or not isinstance(self._said[-1], _Utterance):
-            self._said.append(_Utterance())
-        latest = self._said[-1]
-        assert isinstance(latest, _Utterance)  # noqa: S101 - for the type checkers
-        return latest
-
-    def _planned(self, text: str) -> tuple[_Response, _Segment] | None:
-        """The earliest segment that waits to be confirmed and has these words."""
-        return next(
-            (found for found in self._unconfirmed() if found[1].planned.strip() == text.strip()), None
-        )
-
-    def _unconfirmed(self) -> Iterator[tuple[_Response, _Segment]]:
-        """What waits to be confirmed, in the order in which that should happen."""
-        for response in self._unsettled:
-            for segment in response.segments:
-                if not segment.confirmed:
-                    yield response, segment
 
     def _confirm(self, block: _Block, message: messages.TextOutput) -> list[Event]:
         """File a text that was heard under the segment that was planned."""
         produced = list[Event]()
-        found = self._planned(message.content) or next(self._unconfirmed(), None)
+        found = self._record.planned(message.content) or next(self._record.unconfirmed(), None)
         if found is None:  # heard, but never planned
-            if self._response is None:
+            if self.response is None:
                 produced += self._respond(message)
             found = (self._current(), _Segment())
             found[0].segments.append(found[1])
         block.response, block.segment = found
         block.segment.confirmed = True
-        for earlier in self._unsettled:
+        for earlier in self._record.unsettled:
             if earlier.turn < block.response.turn:
                 earlier.played = True
-        if block.response in self._unsettled and (block.response.settled or block.response.interrupted):
-            self._unsettled.remove(block.response)  # after an interruption, only one more is confirmed
+        if block.response in self._record.unsettled and (
+            block.response.settled or block.response.interrupted
+        ):
+            self._record.unsettled.remove(block.response)  # after an interruption, only one more is confirmed
         return produced
 
     def _audio(self, message: messages.AudioOutput, now: float) -> list[Event]:
         block, started = self._block(message, "AUDIO", now)
         response = block.response
-        if response is None or response.turn <= self._cut:
+        if response is None or response.turn <= self._record.cut:
             return started
         pcm = block.odd + message.content
         block.odd = pcm[len(pcm) & ~1 :]
@@ -513,47 +848,55 @@ class Conversation:
 
     def _tool_use(self, message: messages.ToolUse, now: float) -> list[Event]:
         block, started = self._block(message, "TOOL", now)
-        if message.tool_use_id in self._calls:
+        if message.tool_use_id in self._record.calls:
             return started
-        self._calls.add(message.tool_use_id)
+        self._record.calls.add(message.tool_use_id)
         arguments = message.arguments
         call = events.ToolCall(
-            turn=block.response.turn if block.response else self._responses,
+            turn=block.response.turn if block.response else self._record.responses,
             id=message.tool_use_id,
             name=message.tool_name,
             arguments={} if arguments is None else arguments,
             error=None if arguments is not None else "the arguments are no JSON object",
             source=(message,),
         )
+        response = block.response or self._current()
+        response.calls[call.id] = ToolRun.of(call)
+        self._record.open_calls[call.id] = _OpenCall(call=call, response=response, at=now)
         return [*started, call]
 
-    # --- history ------------------------------------------------------------------------------------------
-
-    def _messages(self) -> Iterator[Message]:
-        for said in self._said:
-            match said:
-                case _Utterance(text=text) if text.strip():
-                    yield Message(role="USER", text=text)
-                case _Response():
-                    message = _spoken(said)
-                    if message.text.strip():
-                        yield message
-                case _:
-                    pass
+    def answered(self, id_: str, text: str, now: float) -> list[Event]:
+        """Take note of the answer to a tool call, which went out as a result or in words."""
+        answered = self._record.open_calls.pop(id_, None)
+        if answered is None:
+            return []
+        call, response = answered.call, answered.response
+        result: dict[str, Any] = msgspec.json.decode(text)
+        error = result.get("error")
+        answer = ToolResult(
+            turn=response.turn,
+            id=id_,
+            name=call.name,
+            result=result,
+            error=error if isinstance(error, str) else None,
+            elapsed=now - answered.at,
+        )
+        response.calls[id_] = response.calls[id_].answered(answer)
+        return [answer]
 
 
 class _SentAudio:
     """When which part of the audio was sent: the service names offsets in it, and no times."""
 
     def __init__(self, sample_rate: int) -> None:
+        self.samples = 0
         self._samples_per_ms = sample_rate / 1000
-        self._samples = 0
         self._offsets = deque[int](maxlen=_TIMES_KEPT)  # samples sent before and with each frame
         self._times = deque[float](maxlen=_TIMES_KEPT)
 
     def add(self, samples: int, now: float) -> None:
-        self._samples += samples
-        self._offsets.append(self._samples)
+        self.samples += samples
+        self._offsets.append(self.samples)
         self._times.append(now)
 
     def time_of(self, offset_ms: int) -> float | None:
@@ -586,6 +929,7 @@ def _spoken(response: _Response) -> Message:
         interrupted=response.interrupted,
         heard=response.heard,
         heard_text=heard_text if response.heard is not None else None,
+        tool_calls=tuple(response.calls.values()),
     )
 
 
@@ -607,4 +951,9 @@ def read_on(text: str, more: str) -> str:
 
 def _joined(first: Message, second: Message) -> Message:
     heard_text = None if second.heard_text is None else read_on(first.text, second.heard_text)
-    return replace(second, text=read_on(first.text, second.text), heard_text=heard_text)
+    return replace(
+        second,
+        text=read_on(first.text, second.text),
+        heard_text=heard_text,
+        tool_calls=(*first.tool_calls, *second.tool_calls),
+    )

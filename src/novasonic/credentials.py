@@ -37,5 +37,7 @@ class Credentials:
 CredentialsSource = Credentials | Callable[[], Credentials | Awaitable[Credentials]]
 """Where credentials come from: themselves, or a callable that is asked whenever a stream opens.
 
-A coroutine function runs on the event loop, any other callable in a thread, where it may block.
+A coroutine function runs on the event loop, any other callable in a thread, where it may block. It is asked
+once more if what it returns has expired or will within a minute. If it raises, or does not answer within half
+the time there is, what it returned last is used, unless that has expired.
 """

@@ -1,14 +1,15 @@
-"""`novasonic demo`: a spoken question, an answer, an interruption, and what all of it looked like in time."""
+"""`novasonic demo`: a question, a tool, an answer, an interruption, and what all of it was like in time."""
 
 import asyncio
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from novasonic import events
 from novasonic.audio import write_wav
 from novasonic.playback import Player
 from novasonic.session import SonicSession
 from novasonic.sinks import Frames
+from novasonic.tools import tool
 
 try:
     from rich.console import Console
@@ -21,6 +22,18 @@ _SOUNDS: Final = Path(__file__).parent / "emulator" / "sounds"
 _PATIENCE_BEFORE_BREAKING_IN: Final = 5.5  # seconds of the answer: in the middle of its second sentence
 _COLUMN: Final = 0.25  # seconds that a column of the timeline stands for
 _TURNS: Final = 2
+_LOOKING_UP: Final = 0.4  # seconds, as a request to a weather service would take
+_FORECAST: Final = {
+    "today": {"sky": "sunny", "celsius": 21},
+    "tomorrow": {"sky": "rain", "celsius": 16},
+}
+
+
+@tool
+async def weather(city: str, day: Literal["today", "tomorrow"] = "today") -> dict[str, object]:
+    """The weather of a city."""
+    await asyncio.sleep(_LOOKING_UP)
+    return {"city": city, **_FORECAST[day]}
 
 
 class _Demo:
@@ -35,6 +48,7 @@ class _Demo:
         self._heard = bytearray()
         self._sounded: list[float] = []  # when a frame of the answer was heard
         self._spoken: list[tuple[float, float]] = []  # when the user spoke
+        self._looked_up: list[tuple[float, float]] = []  # when a tool was at work
         self._cut_at: float | None = None
         self._latencies: list[tuple[str, float]] = []
         session.played_by(self._player)
@@ -92,6 +106,12 @@ class _Demo:
                 self._line("nova", f"{event.text.strip()} (about to say)", "dim")
             case events.Transcript(stage="FINAL"):
                 self._line("nova", event.text.strip(), "green bold")
+            case events.ToolCall():
+                arguments = ", ".join(f"{name}={value!r}" for name, value in event.arguments.items())
+                self._line("tool", f"{event.name}({arguments})", "yellow")
+            case events.ToolResult(elapsed=elapsed):
+                self._looked_up.append((self.now - elapsed, self.now))
+                self._line("tool", f"{event.result} after {elapsed:.2f} s", "yellow dim")
             case events.Interrupted():
                 self._cut_at = self.now
                 heard = "" if event.heard is None else f" after {event.heard:.1f} s of the answer"
@@ -123,9 +143,11 @@ class _Demo:
         """Draw who spoke when."""
         end = max(self._sounded[-1], *(until for _, until in self._spoken))
         width = int(end / _COLUMN) + 1
-        you, nova = [" "] * width, [" "] * width
+        you, tools, nova = [" "] * width, [" "] * width, [" "] * width
         for start, until in self._spoken:
             _fill(you, start, until, "█")
+        for start, until in self._looked_up:
+            _fill(tools, start, until, "▒")
         for at in self._sounded:
             _fill(nova, at, at, "█")
         if self._cut_at is not None:
@@ -133,6 +155,7 @@ class _Demo:
         scale = "".join(f"{second:<{round(5 / _COLUMN)}}" for second in range(0, int(end) + 1, 5))
         self._console.print()
         self._console.print(Text.assemble("       you  ", ("".join(you), "cyan")), soft_wrap=True)
+        self._console.print(Text.assemble("       tool ", ("".join(tools), "yellow")), soft_wrap=True)
         self._console.print(Text.assemble("       nova ", ("".join(nova), "green")), soft_wrap=True)
         self._console.print(Text(f"       s    {scale}", "dim"), soft_wrap=True)
 
@@ -166,7 +189,7 @@ async def run(out: Path) -> None:
     """
     console = Console(highlight=False)
     console.print("A spoken conversation through the AWS SDK, with an emulator of Bedrock.", style="bold")
-    async with SonicSession(system="You know the weather. Be brief.") as session:
+    async with SonicSession(system="Tell the weather. Be brief.", tools=[weather]) as session:
         demo = _Demo(console, session)
         await demo.converse()
     await demo.finish(out)

@@ -37,6 +37,7 @@ from novasonic.portaudio import (
     list_devices,
     portaudio_library,
 )
+from novasonic.threads import in_thread
 
 __all__ = ["Device", "Microphone", "Speaker", "list_devices"]
 
@@ -219,29 +220,8 @@ async def _in_thread(work: Callable[[], None], seconds: float) -> None:
     Raises:
         TimeoutError: If it does.
     """
-    loop = asyncio.get_running_loop()
-    done = loop.create_future()
-
-    def tell(failure: BaseException | None) -> None:
-        if done.done():
-            return
-        if failure is None:
-            done.set_result(None)
-        else:
-            done.set_exception(failure)
-
-    def run() -> None:
-        failure: BaseException | None = None
-        try:
-            work()
-        except BaseException as exc:  # noqa: BLE001 - raised where it is waited for
-            failure = exc
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(tell, failure)
-
-    threading.Thread(target=run, name="novasonic-device", daemon=True).start()
     async with asyncio.timeout(seconds):
-        await done
+        await in_thread(work, name="novasonic-device")
 
 
 # --- the two kinds ----------------------------------------------------------------------------------------

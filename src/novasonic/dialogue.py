@@ -20,9 +20,10 @@ from novasonic.session import SessionOptions, SonicSession
 
 __all__ = ["Dialogue", "Sink", "converse", "ctrl_c", "open_devices"]
 
-# Once the microphone has ended, so many seconds without anything are the end: the first where an answer may
-# still come, as the user has spoken or a tool is at work, the second elsewhere. The service takes two seconds
-# at most to find the end of what was said.
+# Once the microphone has ended, so many seconds without anything are the end: the first while a tool is at
+# work, which has 30 s unless it was given more; the second where an answer may still come, as the user has
+# spoken; the third elsewhere. The service takes two seconds at most to find the end of what was said.
+_TOOL_MAY_END: Final = 60.0
 _ANSWER_MAY_COME: Final = 10.0
 _NOTHING_COMES: Final = 3.0
 
@@ -73,6 +74,7 @@ class Dialogue:
         self._watch = EchoWatch()
         self._ended = asyncio.Event()
         self._owed = False  # whether the service is to answer something
+        self._calls = set[str]()  # tools that are at work
         self._latest = 0.0  # when anything happened
 
     def end(self) -> None:
@@ -110,14 +112,25 @@ class Dialogue:
 
     def _note(self, event: Event) -> None:
         match event:
-            case events.UserSpeechStarted() | events.UserSpeechEnded() | events.ToolCall():
+            case events.UserSpeechStarted() | events.UserSpeechEnded():
                 self._owed = True
+            case events.ToolCall(id=id_):
+                self._calls.add(id_)
+            case events.ToolResult(id=id_):
+                self._calls.discard(id_)
+                self._owed = True  # the model always speaks about a result
             case events.Transcript(role="USER"):
                 self._owed = True
             case events.TurnEnded(reason=reason):
                 self._owed = reason == "TOOL_USE"
             case _:
                 pass
+
+    @property
+    def _patience(self) -> float:
+        if self._calls:
+            return _TOOL_MAY_END
+        return _ANSWER_MAY_COME if self._owed else _NOTHING_COMES
 
     async def _say_goodbye(self, source: asyncio.Task[None]) -> None:
         """Wait for the end of the microphone, or of everything; then end the session."""
@@ -140,8 +153,7 @@ class Dialogue:
             if self._speaker.queued < queued:
                 self._latest = loop.time()  # it plays
             queued = self._speaker.queued
-            patience = _ANSWER_MAY_COME if self._owed else _NOTHING_COMES
-            wait = self._latest + patience - loop.time()
+            wait = self._latest + self._patience - loop.time()
             if wait <= 0:
                 return
             await asyncio.wait({told}, timeout=min(wait, _NOTHING_COMES / 2))

@@ -6,9 +6,10 @@ Turns are counted by the model's responses. What the user says carries the numbe
 is going to get; 0 stands on what has to do with no turn.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
 
+from novasonic.errors import SonicError
 from novasonic.messages import OutputMessage
 from novasonic.models import Usage
 
@@ -136,7 +137,10 @@ class Interrupted(EventBase):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCall(EventBase):
-    """The model wants a tool to be run, and an answer with `send_tool_result`.
+    """The model wants a tool to be run.
+
+    A tool that was given as a function runs already; another is the program's to run, and to answer with
+    `SonicSession.send_tool_result`. A `ToolResult` follows.
 
     Attributes:
         id: Names the call in its answer.
@@ -152,6 +156,55 @@ class ToolCall(EventBase):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolResult(EventBase):
+    """A tool call was answered: by a tool that the session ran, or by the program.
+
+    Attributes:
+        id: The call that it answers.
+        name: The tool.
+        result: What went back to the model: a JSON object.
+        error: What the model was told of a failure; None if there was none.
+        elapsed: Seconds from the call to its answer.
+    """
+
+    id: str
+    name: str
+    result: dict[str, Any] = field(repr=False)
+    error: str | None = field(default=None, repr=False)
+    elapsed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolRun:
+    """A tool call, and what has become of it.
+
+    Attributes:
+        id: Names the call.
+        name: The tool.
+        arguments: What it was called with.
+        result: What went back to the model; None as long as nothing did.
+        error: What the model was told of a failure; None if there was none.
+        elapsed: Seconds from the call to its answer; None as long as there is none.
+    """
+
+    id: str
+    name: str
+    arguments: dict[str, Any] = field(repr=False)
+    result: dict[str, Any] | None = field(default=None, repr=False)
+    error: str | None = field(default=None, repr=False)
+    elapsed: float | None = None
+
+    @classmethod
+    def of(cls, call: ToolCall) -> Self:
+        """Return a call that has no answer yet."""
+        return cls(id=call.id, name=call.name, arguments=call.arguments)
+
+    def answered(self, answer: ToolResult) -> Self:
+        """Return the same call with its answer."""
+        return replace(self, result=answer.result, error=answer.error, elapsed=answer.elapsed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TurnStarted(EventBase):
     """The model begins to respond."""
 
@@ -163,13 +216,16 @@ class TurnEnded(EventBase):
     Attributes:
         interrupted: Whether the user cut it while it was being generated. A user who breaks in later, while
             it plays, causes an `Interrupted` after this.
-        reason: The service's word: "END_TURN", "INTERRUPTED", "TOOL_USE", or something newer.
+        reason: The service's word: "END_TURN", "INTERRUPTED", "TOOL_USE", or something newer. Or
+            "LOST": the stream was lost before all of it had come, and the conversation goes on over another.
         latency: How long the user had to wait for it.
+        tool_calls: The tools that it called, each with its answer if there is one yet.
     """
 
     interrupted: bool
     reason: str
     latency: Latency
+    tool_calls: tuple[ToolRun, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +239,37 @@ class UsageUpdated(EventBase):
 
     delta: Usage
     total: Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconnecting(EventBase):
+    """The stream was lost; another is about to be opened. What the user says meanwhile is kept.
+
+    Attributes:
+        attempt: Which attempt this is, from 1. It counts on until the conversation has really gone on.
+        delay: Seconds until then.
+        error: What went wrong.
+    """
+
+    attempt: int
+    delay: float
+    error: SonicError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRenewed(EventBase):
+    """The conversation goes on over a new stream. Nothing need be done.
+
+    Attributes:
+        reason: Why: "age" (the service closes each stream after eight minutes), "credentials" (they are
+            about to expire), "error" (the one before was lost) or "update" (see `SonicSession.update`).
+        gap: Seconds in which no stream listened to the user; what was said then is heard late, and not lost.
+        request_id: What AWS's support asks for, of the new one.
+    """
+
+    reason: Literal["age", "credentials", "error", "update"]
+    gap: float = 0.0
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,9 +304,12 @@ Event = (
     | AudioChunk
     | Interrupted
     | ToolCall
+    | ToolResult
     | TurnStarted
     | TurnEnded
     | UsageUpdated
+    | Reconnecting
+    | SessionRenewed
     | SessionEnded
     | UnknownEvent
 )

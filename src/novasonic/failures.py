@@ -106,6 +106,7 @@ TEXTS: Final[Sequence[tuple[str, Meaning]]] = (
     ("model identifier is invalid", Meaning(ModelNotFoundError, "`novasonic voices` lists the models.")),
     ("on-demand throughput", Meaning(ModelNotFoundError, "Choose a model or a region that offers it.")),
     ("end of its life", Meaning(ModelNotFoundError, "Choose a newer model.")),
+    ("request signature we calculated", Meaning(CredentialsError, f"Check the secret key. {_CLOCK}")),
     ("signature expired", Meaning(CredentialsError, _CLOCK)),
     ("signature not yet current", Meaning(CredentialsError, _CLOCK)),
     ("token included in the request is expired", Meaning(CredentialsError, RENEW)),

@@ -190,17 +190,37 @@ InputMessage = (
 
 
 def text_block(
-    text: str, *, prompt_name: str, role: InputRole, interactive: bool = False
+    text: str,
+    *,
+    prompt_name: str,
+    role: InputRole,
+    interactive: bool = False,
+    content_name: str | None = None,
+    limit: int = TEXT_LIMIT,
 ) -> tuple[InputMessage, ...]:
     """Return the messages that say `text` in a block of its own, split as the service wants it."""
-    name = str(uuid4())
+    name = content_name or str(uuid4())
     return (
         InputContentStart(
             prompt_name=prompt_name, content_name=name, type="TEXT", role=role, interactive=interactive
         ),
-        *(TextInput(prompt_name=prompt_name, content_name=name, content=part) for part in _split(text)),
+        *(
+            TextInput(prompt_name=prompt_name, content_name=name, content=part)
+            for part in _split(text, limit)
+        ),
         InputContentEnd(prompt_name=prompt_name, content_name=name),
     )
+
+
+def history_blocks(
+    said: Sequence[tuple[InputRole, str]], *, prompt_name: str, limit: int = TEXT_LIMIT
+) -> list[InputMessage]:
+    """Return the messages that tell what was said before: each role in turn, the user first."""
+    return [
+        message
+        for role, text in said
+        for message in text_block(text, prompt_name=prompt_name, role=role, limit=limit)
+    ]
 
 
 def tool_block(result: str, *, prompt_name: str, tool_use_id: str) -> tuple[InputMessage, ...]:
@@ -220,11 +240,11 @@ def tool_block(result: str, *, prompt_name: str, tool_use_id: str) -> tuple[Inpu
     )
 
 
-def _split(text: str) -> list[str]:
-    """Cut `text` into parts of at most `TEXT_LIMIT` bytes, after a blank where there is one."""
+def _split(text: str, limit: int) -> list[str]:
+    """Cut `text` into parts of at most `limit` bytes, after a blank where there is one."""
     data, parts = text.encode(), list[str]()
-    while len(data) > TEXT_LIMIT:
-        end = TEXT_LIMIT
+    while len(data) > limit:
+        end = limit
         while data[end] & 0xC0 == 0x80:  # noqa: PLR2004 - RFC 3629: 10xxxxxx goes on with a character
             end -= 1
         end = data.rfind(b" ", 0, end) + 1 or end

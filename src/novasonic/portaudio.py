@@ -6,6 +6,8 @@ It is imported when a device is first asked for: PortAudio then looks for device
 import atexit
 import contextlib
 import importlib
+import logging
+import os
 import sys
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
@@ -110,6 +112,23 @@ def leave_at_exit() -> None:
     goodbye = getattr(sys.modules.get("sounddevice"), "_exit_handler", None)
     if goodbye is not None:
         atexit.unregister(goodbye)
+
+
+@contextlib.contextmanager
+def no_chatter() -> Generator[None]:
+    """Keep what libraries in C print out of the terminal: ALSA tells it of every underrun."""
+    if logging.getLogger("novasonic").isEnabledFor(logging.DEBUG):
+        yield  # whoever wants to see what happens inside wants this, too
+        return
+    sys.stderr.flush()
+    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)
 
 
 @contextlib.contextmanager

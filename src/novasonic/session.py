@@ -9,19 +9,19 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import AsyncIterable, Buffer, Callable, Coroutine, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterable, Buffer, Callable, Coroutine, Generator, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from types import TracebackType
-from typing import Any, Final, Self, TypedDict, Unpack, cast
-from uuid import uuid4
+from typing import Any, Final, Literal, Self, TypedDict, Unpack
 
 import msgspec
 
-from novasonic import audio, events, messages, models, playback
+from novasonic import audio, events, models, playback
 from novasonic.audio import Encoding
-from novasonic.conversation import Conversation, Message, Player
+from novasonic.continuation import Carried, Renewal, Retry, alternating, carry
+from novasonic.conversation import Conversation, Left, Message, Player
 from novasonic.credentials import CredentialsSource
 from novasonic.errors import (
     ConcurrencyError,
@@ -36,13 +36,17 @@ from novasonic.errors import (
 from novasonic.events import Event
 from novasonic.files import SUFFIXES
 from novasonic.inbox import Inbox
-from novasonic.messages import Endpointing, Inference, InputMessage, OutputMessage, ToolSpec
+from novasonic.limiter import SessionLimiter
+from novasonic.line import Line
+from novasonic.messages import Endpointing, Inference, InputMessage, OutputMessage
 from novasonic.models import Usage
+from novasonic.outgoing import Outgoing
 from novasonic.recorder import Recorder
 from novasonic.reply import Answer, Reply
-from novasonic.settings import Settings, check_text
+from novasonic.runner import ToolRunner
+from novasonic.settings import Settings, check_text, check_type
 from novasonic.speech import Form, Speech
-from novasonic.stream import Stream, open_stream
+from novasonic.tools import AnyTool, Tool, ToolContext, offered, result_text
 from novasonic.transport import Connector
 
 logger = logging.getLogger("novasonic.session")
@@ -53,9 +57,28 @@ _DEFAULT_SYSTEM: Final = "You are a friendly assistant. Keep your answers short:
 # What is left, in seconds, of `close_timeout` for giving up a stream whose goodbye nobody answered.
 _GIVING_UP: Final = 1.0
 
+# And for tools that do not end when they are cancelled.
+_GIVING_UP_TOOLS: Final = 1.0
+
 # A recording may hold pauses, and each may be answered. Once all of it was sent and so long, in seconds, no
 # more speech was heard in it, the last answer is the answer.
 _SETTLING: Final = 0.5
+
+
+class _Export(msgspec.Struct, frozen=True, kw_only=True):
+    """What `export` writes and `resume` reads."""
+
+    novasonic: Literal[1] = 1
+    history: tuple[Message, ...] = ()
+    turns: int = 0
+    usage: Usage = Usage()
+
+
+def _read_export(text: str) -> _Export:
+    try:
+        return msgspec.json.decode(text, type=_Export)
+    except (msgspec.DecodeError, TypeError, UnicodeDecodeError) as exc:
+        raise ConfigurationError(f"resume is nothing that export() has returned: {exc}") from exc
 
 
 class SessionState(Enum):
@@ -112,7 +135,8 @@ class SonicSession:
         model: Id of a model or an inference profile, or an ARN; or a `models.Model` with facts of your own.
         voice: One of the model's voices.
         system: What the model is told about itself and its task.
-        tools: Tools that the model may call; the program answers with `send_tool_result`.
+        tools: What the model may call: functions, decorated with `tool` or not, which the session runs beside
+            the conversation; or `ToolSpec`s, whose calls the program answers with `send_tool_result`.
         tool_choice: "auto", "any", or the name of the tool that each response must begin with.
         history: What was said before; the user first.
         inference: How the model chooses its words.
@@ -128,6 +152,11 @@ class SonicSession:
         endpoint_url: Where the service is, if not where AWS says.
         silence: Whether silence is sent while the program sends nothing. The service finds the end of what
             the user says in the audio itself, and drops a session that goes quiet.
+        renewal: When the conversation moves on to another stream, before the service closes the one that it
+            has, after eight minutes; None for never.
+        retry: How it goes on when a stream was lost; None: iterating raises what went wrong.
+        limiter: Places for the sessions of a program: opening waits for one, `open_timeout` at most.
+        resume: What `export` returned, here or in another process: the conversation goes on.
         record_audio: A WAV file into which the conversation is recorded while it goes on: the user on the
             left, the assistant on the right, as they were heard. With a `novasonic.playback.Player` (see
             `played_by`), the assistant is what that has played; without one, what would have been heard if
@@ -146,7 +175,7 @@ class SonicSession:
         model: str | models.Model = _DEFAULT_MODEL,
         voice: str = "matthew",
         system: str = _DEFAULT_SYSTEM,
-        tools: Sequence[ToolSpec] = (),
+        tools: Sequence[AnyTool] = (),
         tool_choice: str | None = None,
         history: Sequence[Message] = (),
         inference: Inference = Inference(),  # noqa: B008 - frozen
@@ -159,16 +188,21 @@ class SonicSession:
         credentials: CredentialsSource | None = None,
         endpoint_url: str | None = None,
         silence: bool = True,
+        renewal: Renewal | None = Renewal(),  # noqa: B008 - frozen
+        retry: Retry | None = Retry(),  # noqa: B008 - frozen
+        limiter: SessionLimiter | None = None,
+        resume: str | None = None,
         record_audio: str | os.PathLike[str] | None = None,
         open_timeout: float = 10.0,
         close_timeout: float = 5.0,
         transport: Connector | None = None,
     ) -> None:
+        tools = offered(tools)
         self._settings = Settings(
             model=models.lookup(model),
             voice=voice,
             system=system,
-            tools=tuple(tools),
+            tools=tuple(each.spec if isinstance(each, Tool) else each for each in tools),
             tool_choice=tool_choice,
             history=tuple(history),
             inference=inference,
@@ -194,21 +228,34 @@ class SonicSession:
         for oddity in self._oddities:
             warnings.warn(oddity, stacklevel=2)
 
+        check_type("renewal", renewal, Renewal, or_none=True)
+        check_type("retry", retry, Retry, or_none=True)
+        check_type("limiter", limiter, SessionLimiter, or_none=True)
+        if resume is not None and history:
+            raise ConfigurationError("history cannot be given together with resume, which has its own")
+        self._renewal, self._retry, self._limiter = renewal, retry, limiter
+        self._resumed = None if resume is None else _read_export(resume)
+        before = self._resumed or _Export(history=tuple(history))
         self._state = SessionState.NEW
-        self._session_id: str | None = None
         self._conversation = Conversation(
-            history=history, prices=self._settings.model.prices, sample_rate=input_rate
+            history=before.history,
+            prices=self._settings.model.prices,
+            sample_rate=input_rate,
+            turns=before.turns,
+            usage=before.usage,
         )
         self._listeners: list[Callable[[InputMessage | OutputMessage, float], None]] = []
-        self._calls: set[str] = set()  # tool calls that wait for an answer
+        self._runner = ToolRunner(
+            tools, answer=self._answer_call, context=lambda call: ToolContext(session=self, call=call)
+        )
         self._received_seconds = 0.0
-        self._end_reason = "CLOSED"
         self._reading = False
         self._tasks = set[asyncio.Task[None]]()  # sources and silence
         self._closing: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._inbox: Inbox | None = None
-        self._stream: Stream | None = None
+        self._line: Line | None = None
+        self._placed = False  # whether the limiter has given us a place
         self._speech: Speech | None = None
         self._recorder: Recorder | None = None
 
@@ -226,8 +273,8 @@ class SonicSession:
 
     @property
     def session_id(self) -> str | None:
-        """The service's id of the session; None until it has heard some audio."""
-        return self._session_id
+        """The service's id of the session, or of its current stream; None until that has heard some audio."""
+        return None if self._line is None else self._line.session_id
 
     @property
     def history(self) -> tuple[Message, ...]:
@@ -272,6 +319,16 @@ class SonicSession:
         if self._recorder is not None and isinstance(player, playback.Player):
             self._recorder.follow(player)
 
+    def export(self) -> str:
+        """Return the conversation so far as JSON text, for `resume=`, in this process or another.
+
+        It holds the transcript, the tool calls, the number of turns and the tokens that were counted; no
+        audio, no settings and nothing secret besides what was said. It can be had at any time, also after
+        the end.
+        """
+        state = _Export(history=self.history, turns=self._conversation.turns, usage=self.usage)
+        return msgspec.json.encode(state).decode()
+
     # --- opening and closing ------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
@@ -289,14 +346,13 @@ class SonicSession:
             await self._open()
         except BaseException:
             self._state = SessionState.CLOSED
-            if self._recorder is not None:
-                await self._recorder.aclose()
+            await self._leave()
             raise
         self._state = SessionState.OPEN
         return self
 
     async def _open(self) -> None:
-        settings, prompt_name = self._settings, str(uuid4())
+        settings = self._settings
         self._loop = asyncio.get_running_loop()
         self._inbox = inbox = Inbox()
         deadline = self._loop.time() + settings.open_timeout
@@ -304,32 +360,51 @@ class SonicSession:
             rate = max(settings.input_rate, settings.output_rate)
             self._recorder = Recorder(settings.record_audio, sample_rate=rate)
             await self._recorder.open()
+        if self._limiter is not None:
+            await self._limiter.acquire(max(0.0, deadline - self._loop.time()))
+            self._placed = True
         # In a thread: loading the SDK takes half a second, in which nobody's audio would flow.
         connect = await asyncio.to_thread(self._load)
+        voice = Outgoing(settings.input_rate, on_new=self._spoken)
+        self._line = line = Line(
+            connect,
+            settings,
+            self._conversation,
+            voice,
+            renewal=self._renewal,
+            retry=self._retry,
+            limiter=self._limiter,
+            busy=lambda: self._runner.busy,
+            on_message=self._tell,
+            on_events=self._happened,
+            room=inbox.room,
+            on_ended=self._ended,
+        )
         try:
-            stream = await open_stream(
-                connect,
-                settings.opening(prompt_name),
-                timeout=max(0.0, deadline - self._loop.time()),
-                prompt_name=prompt_name,
-                sample_rate=settings.input_rate,
-                on_sent=self._sent,
-                on_received=self._received,
-                on_ended=self._ended,
-            )
+            request_id = await line.open(self._carried(), max(0.0, deadline - self._loop.time()))
         except TransportError as exc:
             raise self._explained(exc) from exc
-        inbox.put(
-            events.SessionStarted(model=settings.model.id, voice=settings.voice, request_id=stream.request_id)
-        )
-        self._stream = stream
+        inbox.put(events.SessionStarted(model=settings.model.id, voice=settings.voice, request_id=request_id))
         if self._recorder is not None:
             self._recorder.start()
             if isinstance(self._conversation.player, playback.Player):
                 self._recorder.follow(self._conversation.player)
-        self._speech = Speech(stream, sample_rate=settings.input_rate, chunk_samples=settings.chunk_samples)
+        self._speech = Speech(voice, sample_rate=settings.input_rate, chunk_samples=settings.chunk_samples)
         if settings.silence:
             self._spawn(self._speech.keep_silence(), "novasonic-silence")
+
+    def _carried(self) -> Carried:
+        """Return what the first stream is told."""
+        if self._resumed is None:
+            return Carried(history=alternating(self._settings.history))
+        said = alternating(self._resumed.history)
+        return carry(
+            Left(history=self._resumed.history, unanswered=bool(said) and said[-1][0] == "USER"),
+            owed=True,
+            again=False,
+            answers_typed_text=self.model.answers_typed_text,
+            max_bytes=(self._renewal or Renewal()).history_bytes,
+        )
 
     def _load(self) -> Connector:
         audio.load()
@@ -362,14 +437,17 @@ class SonicSession:
         await self._close(polite=True)
 
     async def _close(self, *, polite: bool) -> None:
-        if self._stream is None:
+        if self._state is SessionState.NEW or self._line is None:
             self._state = SessionState.CLOSED
             return
         closing = self._close_soon(polite=polite)
+        task = asyncio.current_task()
+        if task in self._tasks or self._runner.owns(task):
+            return  # a source or a tool ends the session, which does not end before they have
         try:
             await asyncio.shield(closing)
         except asyncio.CancelledError:
-            await self._stream.aclose()
+            await self._line.aclose()
             await asyncio.wait({closing})
             raise
 
@@ -380,24 +458,34 @@ class SonicSession:
         return self._closing
 
     async def _say_goodbye(self, *, polite: bool) -> None:
-        stream, inbox, speech = self._stream, self._inbox, self._speech
-        assert stream is not None  # noqa: S101 - only an open session is closed
+        line, inbox, speech = self._line, self._inbox, self._speech
+        assert line is not None  # noqa: S101 - only an open session is closed
         assert inbox is not None  # noqa: S101
         assert speech is not None  # noqa: S101
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        if polite and not stream.ended:
+        patience = self._settings.close_timeout
+        await self._runner.aclose(
+            answer=polite and not line.ended, timeout=min(_GIVING_UP_TOOLS, patience / 4)
+        )
+        if polite and not line.ended:
             speech.finish()
-            stream.finish()
-            patience = self._settings.close_timeout
-            await stream.wait_ended(patience - min(_GIVING_UP, patience / 2))
+            line.finish()
+            await line.wait_ended(patience - min(_GIVING_UP + _GIVING_UP_TOOLS, patience / 2))
         inbox.close()  # if the service has not ended by now, all that can come has come
-        await stream.aclose()
+        await line.aclose()
+        await self._leave()
+        self._state = SessionState.CLOSED
+
+    async def _leave(self) -> None:
+        """Let go of what others may want."""
+        if self._placed and self._limiter is not None:
+            self._placed = False
+            self._limiter.release()
         if self._recorder is not None:
             await self._recorder.aclose()
-        self._state = SessionState.CLOSED
 
     # --- speaking -----------------------------------------------------------------------------------------
 
@@ -459,10 +547,15 @@ class SonicSession:
             except ConfigurationError as exc:
                 self._fail(exc)
 
-    async def send_text(self, text: str) -> None:
+    async def send_text(self, text: str, *, in_history: bool = True) -> None:
         """Send what the user typed; the model answers aloud. Also how the model is made to speak first.
 
         Nova 2 and later. Cancelling is safe: the text goes out whole all the same.
+
+        Args:
+            text: What to answer.
+            in_history: False for what the user did not say, such as an instruction of the program's: the
+                model answers it just the same, but it is no part of `history`.
 
         Raises:
             ConfigurationError: If the text is empty or too long.
@@ -472,37 +565,69 @@ class SonicSession:
         check_text("text", text, limit=self.model.limits.history_bytes)
         if not self.model.answers_typed_text:
             raise LocalProtocolError(f"{self.model.id} does not answer typed text; send speech instead")
-        stream, _ = self._opened()
-        await stream.say(
-            messages.text_block(text, prompt_name=stream.prompt_name, role="USER", interactive=True)
-        )
+        line, _ = self._opened()
+        await line.type_text(text, by_user=in_history)
 
     async def send_tool_result(self, call: events.ToolCall | str, result: object) -> None:
-        """Answer a tool call. The model waits for an answer to every call, and takes only one.
+        """Answer a tool call. The model wants an answer to every call, and takes only one.
 
-        Cancelling is safe: the answer goes out whole all the same.
+        For calls of a `ToolSpec`. Given for a tool that the session runs, it is the answer: the tool is
+        cancelled. Cancelling is safe: the answer goes out whole all the same.
 
         Args:
             call: The call, or its id.
-            result: Any value that JSON can hold. `{"error": "..."}` tells the model what went wrong.
+            result: Any value that JSON can hold, and what becomes one: dataclasses, pydantic models, dates,
+                enums and so on. One that is too long is cut, and the model is told so. `{"error": "..."}`
+                tells the model what went wrong.
 
         Raises:
             ConfigurationError: If `result` is nothing that JSON can hold.
             LocalProtocolError: If the call is not known or was answered, or the session is not open.
             TransportError: If it has failed.
         """
-        id_ = call if isinstance(call, str) else call.id
-        # Nova 2 user guide, "Input events": a tool's result is a JSON object in a *string*.
-        wrapped = cast("object", result) if isinstance(result, Mapping) else {"result": result}
-        try:
-            text = msgspec.json.encode(wrapped).decode()
-        except (TypeError, ValueError, RecursionError) as exc:
-            raise ConfigurationError(f"result cannot be written as JSON: {exc}") from exc
-        stream, _ = self._opened()
-        if id_ not in self._calls:
+        id_, text = call if isinstance(call, str) else call.id, result_text(result)
+        self._opened()
+        if not self._runner.claim(id_):
             raise LocalProtocolError(f"no tool call {id_!r} waits for an answer")
-        self._calls.discard(id_)
-        await stream.say(messages.tool_block(text, prompt_name=stream.prompt_name, tool_use_id=id_))
+        await self._answer_call(id_, text)
+
+    async def _answer_call(self, id_: str, text: str) -> None:
+        assert self._line is not None  # noqa: S101 - only an open session has calls
+        await self._line.answer(id_, text)
+
+    async def update(
+        self,
+        *,
+        system: str | None = None,
+        voice: str | None = None,
+        tools: Sequence[AnyTool] | None = None,
+        tool_choice: str | None = None,
+    ) -> None:
+        """Change instructions, voice or tools in mid-conversation. What is not given stays as it is.
+
+        The service takes such settings only when a stream opens, so the conversation moves on to another one:
+        as soon as the user does not speak, and while the assistant finishes its sentence. Returns when it
+        has. A `SessionRenewed` tells of it.
+
+        Cancelling is safe: the conversation goes on; whether with the new settings, `SessionRenewed` tells.
+
+        Raises:
+            ConfigurationError: If a setting is wrong. The conversation goes on as it was.
+            LocalProtocolError: If another update is under way, or the session is not open.
+            TransportError: If no other stream can be opened. The conversation goes on as it was, if it can.
+        """
+        line, _ = self._opened()
+        offer = offered(tools) if tools is not None else None
+        given: dict[str, Any] = {"system": system, "voice": voice, "tool_choice": tool_choice}
+        if offer is not None:
+            given["tools"] = tuple(each.spec if isinstance(each, Tool) else each for each in offer)
+            given["tool_choice"] = tool_choice or "auto"
+        settings = replace(
+            line.settings, **{name: value for name, value in given.items() if value is not None}
+        )
+        with self._runner.offering(offer):
+            await line.update(settings)
+        self._settings = settings
 
     def listen_to(
         self,
@@ -551,9 +676,9 @@ class SonicSession:
         _, speech = self._opened()
         await speech.play_file(path)
 
-    def _opened(self) -> tuple[Stream, Speech]:
-        if self._state is SessionState.OPEN and self._stream is not None and self._speech is not None:
-            return self._stream, self._speech
+    def _opened(self) -> tuple[Line, Speech]:
+        if self._state is SessionState.OPEN and self._line is not None and self._speech is not None:
+            return self._line, self._speech
         if self._state in {SessionState.NEW, SessionState.OPENING}:
             raise LocalProtocolError("the session is not open yet; use it inside its `async with`")
         raise LocalProtocolError("the session has ended; nothing can be sent any more")
@@ -590,7 +715,9 @@ class SonicSession:
     async def ask(self, prompt: str | os.PathLike[str] | Buffer, *, timeout: float = 60.0) -> Reply:  # noqa: ASYNC109
         """Say one thing, and return the answer in full. Only while nobody else reads the session.
 
-        Other events of the turn are passed over. Cancelling is safe: the conversation goes on.
+        Other events of the turn are passed over. Tools that are functions run meanwhile, and the answer is
+        what the model says in the end. A call of a `ToolSpec` is the program's to answer: then the reply
+        comes at once, with that call in its `tool_calls`. Cancelling is safe: the conversation goes on.
 
         Args:
             prompt: What the user types; or a recording (a path, or a text that ends as those of recordings
@@ -605,7 +732,11 @@ class SonicSession:
             TransportError: If the session has failed.
         """
         with self._only_reader() as inbox:
-            answer = Answer(after_turn=self._conversation.turns, sample_rate=self._settings.output_rate)
+            answer = Answer(
+                after_turn=self._conversation.turns,
+                sample_rate=self._settings.output_rate,
+                runs_tool=self._runner.runs,
+            )
             await self._say(prompt)
             loop = asyncio.get_running_loop()
             settled_at = loop.time() + _SETTLING
@@ -614,8 +745,10 @@ class SonicSession:
                     while not answer.complete or not inbox.empty or loop.time() < settled_at:
                         if answer.complete and inbox.empty:
                             await inbox.arrival(settled_at - loop.time())
-                        else:
-                            answer.feed(await inbox.get())
+                            continue
+                        answer.feed(await inbox.get())
+                        if self._settings.tools and answer.complete:
+                            settled_at = loop.time() + _SETTLING  # the model may speak first, and then call
             except TimeoutError:
                 raise ServiceError(
                     f"no answer came within {timeout:g} s; wait longer, or ask again"
@@ -635,30 +768,25 @@ class SonicSession:
 
     # --- what the stream tells ----------------------------------------------------------------------------
 
-    def _sent(self, message: InputMessage) -> None:
-        now = asyncio.get_running_loop().time()
-        self._conversation.sent(message, now)
-        if self._recorder is not None and isinstance(message, messages.AudioInput):
-            self._recorder.sent(message.content, self._settings.input_rate)
-        self._tell(message, now)
+    def _spoken(self, frame: bytes) -> None:
+        if self._recorder is not None:
+            self._recorder.sent(frame, self._settings.input_rate)
 
-    async def _received(self, message: OutputMessage) -> None:
-        now, inbox = asyncio.get_running_loop().time(), self._inbox
-        assert inbox is not None  # noqa: S101 - it was there before the stream
-        self._tell(message, now)
-        if self._session_id is None and isinstance(message, messages.OutputBase):
-            self._session_id = message.session_id or None
-        if isinstance(message, messages.CompletionEnd):
-            self._end_reason = message.stop_reason or self._end_reason
-        for event in self._conversation.feed(message, now):
-            if isinstance(event, events.AudioChunk):
-                self._received_seconds += event.duration
-            elif isinstance(event, events.ToolCall):
-                self._calls.add(event.id)
+    def _happened(self, told: Iterable[Event]) -> None:
+        for event in told:
+            match event:
+                case events.AudioChunk(duration=duration):
+                    self._received_seconds += duration
+                case events.ToolCall():
+                    self._runner.take_up(event)
+                case events.Interrupted():
+                    self._runner.interrupted()
+                case _:
+                    pass
             if self._recorder is not None:
                 self._recorder.happened(event)
-            inbox.put(event)
-        await inbox.room()
+            assert self._inbox is not None  # noqa: S101 - it was there before the stream
+            self._inbox.put(event)
 
     def _tell(self, message: InputMessage | OutputMessage, now: float) -> None:
         for listener in self._listeners:
@@ -670,7 +798,8 @@ class SonicSession:
     def _ended(self, failure: BaseException | None) -> None:
         assert self._inbox is not None  # noqa: S101 - it was there before the stream
         if failure is None:
-            self._inbox.put(events.SessionEnded(turn=self._conversation.turns, reason=self._end_reason))
+            reason = self._line.end_reason if self._line else ""
+            self._inbox.put(events.SessionEnded(turn=self._conversation.turns, reason=reason))
             self._inbox.close()
         else:
             self._inbox.close(self._explained(failure) if isinstance(failure, TransportError) else failure)
@@ -686,7 +815,7 @@ class SonicSession:
         hints: list[str] = []
         if isinstance(failure, InvalidRequestError | ModelNotFoundError):
             hints = self._oddities
-        elif isinstance(failure, StreamLostError) and self._session_id is None:
+        elif isinstance(failure, StreamLostError) and self.session_id is None:
             # A model at the end of its life accepts a stream, and ends it without a word.
             hints = [oddity for oddity in self._oddities if "end of life" in oddity]
         if not hints:
@@ -722,7 +851,7 @@ class SessionOptions(TypedDict, total=False):
     model: str | models.Model
     voice: str
     system: str
-    tools: Sequence[ToolSpec]
+    tools: Sequence[AnyTool]
     tool_choice: str | None
     history: Sequence[Message]
     inference: Inference
@@ -735,6 +864,10 @@ class SessionOptions(TypedDict, total=False):
     credentials: CredentialsSource | None
     endpoint_url: str | None
     silence: bool
+    renewal: Renewal | None
+    retry: Retry | None
+    limiter: SessionLimiter | None
+    resume: str | None
     record_audio: str | os.PathLike[str] | None
     open_timeout: float
     close_timeout: float

@@ -4,14 +4,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Final, Literal
+from typing import Final
 from uuid import UUID
 
 from novasonic import messages, models
 from novasonic.audio import Chunker
-from novasonic.conversation import Message, read_on
+from novasonic.conversation import Message
 from novasonic.errors import ConfigurationError
-from novasonic.messages import Endpointing, Inference, InputMessage, ToolSpec
+from novasonic.messages import Endpointing, Inference, InputMessage, InputRole, ToolSpec
 from novasonic.tools import check_spec
 
 # The service's own limit is not documented; other clients allow 10,000.
@@ -88,14 +88,14 @@ class Settings:
                 )
         return found
 
-    def opening(self, prompt_name: str) -> list[InputMessage]:
-        """Return all that is said before the user's audio."""
-        start = messages.SessionStart(inference=self.inference, endpointing=self.endpointing)
-        system = messages.text_block(self.system, prompt_name=prompt_name, role="SYSTEM")
-        opening = [start, self._prompt(prompt_name), *system]
-        for role, text in _alternating(self.history):
-            opening += messages.text_block(text, prompt_name=prompt_name, role=role)
-        return opening
+    def opening(self, prompt_name: str, history: Sequence[tuple[InputRole, str]] = ()) -> list[InputMessage]:
+        """Return all that is said before the user's audio; `history` is what was said before."""
+        return [
+            messages.SessionStart(inference=self.inference, endpointing=self.endpointing),
+            self._prompt(prompt_name),
+            *messages.text_block(self.system, prompt_name=prompt_name, role="SYSTEM"),
+            *messages.history_blocks(history, prompt_name=prompt_name),
+        ]
 
     def _prompt(self, prompt_name: str) -> messages.PromptStart:
         return messages.PromptStart(
@@ -109,7 +109,7 @@ class Settings:
     def _check_audio(self) -> None:
         allowed = self.model.limits.sample_rates
         for name, rate in (("input_rate", self.input_rate), ("output_rate", self.output_rate)):
-            _check_type(name, rate, int)
+            check_type(name, rate, int)
             if rate not in allowed:
                 rates = ", ".join(map(str, allowed))
                 raise ConfigurationError(f"{name} is {rate!r}, but must be one of {rates} Hz")
@@ -117,7 +117,7 @@ class Settings:
 
     def _check_choices(self) -> None:
         inference = self.inference
-        _check_type("inference", inference, Inference)
+        check_type("inference", inference, Inference)
         if inference.max_tokens is not None:
             _check_number("inference.max_tokens", inference.max_tokens, 1, _MOST_TOKENS, whole=True)
         for name, value in (("top_p", inference.top_p), ("temperature", inference.temperature)):
@@ -135,8 +135,9 @@ class Settings:
 
     def _check_history(self) -> None:
         for at, message in enumerate(self.history):
-            _check_type(f"history[{at}]", message, Message)
-            check_text(f"history[{at}].text", message.text)
+            check_type(f"history[{at}]", message, Message)
+            if message.text or not message.tool_calls:
+                check_text(f"history[{at}].text", message.text)
             if message.role not in ("USER", "ASSISTANT"):
                 raise ConfigurationError(
                     f"history[{at}].role is {message.role!r}, but must be 'USER' or 'ASSISTANT'"
@@ -153,7 +154,7 @@ class Settings:
     def _check_tools(self) -> None:
         sizes = list[int]()
         for at, tool in enumerate(self.tools):
-            _check_type(f"tools[{at}]", tool, ToolSpec)
+            check_type(f"tools[{at}]", tool, ToolSpec)
             sizes.append(check_spec(f"tools[{at}]", tool))
         names = [tool.name for tool in self.tools]
         twice = next((name for name in names if names.count(name) > 1), None)
@@ -196,10 +197,16 @@ def _check_path(name: str, value: object) -> None:
         raise ConfigurationError(f"{name} is of type {type(value).__name__}, but must be a path, or None")
 
 
-def _check_type(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind):
+def check_type(name: str, value: object, kind: type, *, or_none: bool = False) -> None:
+    """See to it that `value` is of a kind.
+
+    Raises:
+        ConfigurationError: If it is not; it calls the value `name`.
+    """
+    if not isinstance(value, kind) and not (or_none and value is None):
         raise ConfigurationError(
             f"{name} is of type {type(value).__name__}, but must be of type {kind.__name__}"
+            f"{', or None' if or_none else ''}"
         )
 
 
@@ -208,14 +215,3 @@ def _check_number(name: str, value: object, low: float, high: float, *, whole: b
     if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
         number = "a whole number" if whole else "a number"
         raise ConfigurationError(f"{name} is {value!r}, but must be {number}, {low} to {high}")
-
-
-def _alternating(history: Sequence[Message]) -> list[tuple[Literal["USER", "ASSISTANT"], str]]:
-    """The messages of a history as the service wants them: each role in turn."""
-    said: list[tuple[Literal["USER", "ASSISTANT"], str]] = []
-    for message in history:
-        if said and said[-1][0] == message.role:
-            said[-1] = (message.role, read_on(said[-1][1], message.text))
-        else:
-            said.append((message.role, message.text))
-    return said

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Buffer, Iterable
 from typing import Final, TypedDict, Unpack
 
 from novasonic.audio import Chunker, Encoding, open_audio
-from novasonic.stream import Stream
+from novasonic.outgoing import Outgoing
 
 # Sound cards, browsers and networks deliver late by some tens of milliseconds. Only a longer gap, in seconds,
 # is a pause; the session then fills all of it, so that the service hears no gap.
@@ -29,11 +29,11 @@ class Form(TypedDict):
 
 
 class Speech:
-    """Feeds one stream with the user's voice.
+    """Takes the user's voice in, whatever form it has.
 
     Args:
-        stream: Where it goes.
-        sample_rate: Of the stream's audio, in Hz.
+        voice: Where it goes.
+        sample_rate: Of the frames, in Hz.
         chunk_samples: Samples of a frame.
 
     Attributes:
@@ -42,11 +42,11 @@ class Speech:
         dropped: Seconds of audio that there was no room for.
     """
 
-    def __init__(self, stream: Stream, *, sample_rate: int, chunk_samples: int) -> None:
+    def __init__(self, voice: Outgoing, *, sample_rate: int, chunk_samples: int) -> None:
         self.sent = 0.0
         self.silence = 0.0
         self.dropped = 0.0
-        self._stream = stream
+        self._voice = voice
         self._sample_rate = sample_rate
         self._chunk_samples = chunk_samples
         self._loop = asyncio.get_running_loop()
@@ -56,7 +56,7 @@ class Speech:
         self._recordings = 0  # that are being played
 
     async def send(self, data: Buffer, **form: Unpack[Form]) -> None:
-        """Send a piece of audio as it comes; wait while the stream is slow."""
+        """Send a piece of audio as it comes; wait while the service is slow."""
         await self._put(self._chunker.feed(data, **form))
 
     def send_over(self, data: Buffer, **form: Unpack[Form]) -> None:
@@ -71,7 +71,7 @@ class Speech:
         await self._put(chunker.flush())
 
     async def play(self, data: Buffer) -> None:
-        """Send audio at the stream's rate, at speaking speed."""
+        """Send audio at the right rate, at speaking speed."""
         chunker = self._new_chunker()
         async with self._playing() as pace:
             await self._put([*chunker.feed(data), *chunker.flush()], pace)
@@ -103,6 +103,10 @@ class Speech:
         silence = [bytes(2 * self._chunk_samples)]
         seconds = self._chunk_samples / self._sample_rate
         while True:
+            if self._voice.adrift:  # silence is to fill the time of a stream, and there is none
+                self._until = self._loop.time()
+                await asyncio.sleep(_PATIENCE)
+                continue
             due = self._until + (0.0 if self._silent else _PATIENCE)
             wait = due - self._loop.time()
             if self._recordings or wait > 0:
@@ -111,7 +115,7 @@ class Speech:
             self._silent = True
             rest = self._chunker.flush()  # the end of what was said, less than a frame
             for frame in rest or silence:
-                await self._stream.speak(frame)
+                await self._voice.put(frame)
                 self._until += seconds
             if rest:
                 self.sent += seconds * len(rest)
@@ -127,14 +131,14 @@ class Speech:
 
     async def _put(self, frames: Iterable[bytes], pace: "_Pace | None" = None) -> None:
         for frame in frames:
-            await self._stream.speak(frame)
+            await self._voice.put(frame)
             seconds = self._count(frame)
             if pace is not None:
                 await pace.after(seconds)
 
     def _put_over(self, frames: Iterable[bytes]) -> None:
         for frame in frames:
-            self.dropped += self._stream.speak_over(frame) / 2 / self._sample_rate
+            self.dropped += self._voice.put_over(frame) / 2 / self._sample_rate
             self._count(frame)
 
     def _count(self, frame: bytes) -> float:

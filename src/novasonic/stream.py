@@ -16,13 +16,10 @@ from novasonic import messages
 from novasonic.errors import LocalProtocolError, RemoteProtocolError, StreamLostError
 from novasonic.lifecycle import Block, Lifecycle, State
 from novasonic.messages import InputMessage, OutputMessage
+from novasonic.outgoing import Outgoing
 from novasonic.transport import Connector, Transport
 
 logger = logging.getLogger("novasonic.stream")
-
-# How far, in seconds, a program may speak ahead of what the network takes: nobody wants an answer to older
-# audio than that.
-_AUDIO_QUEUED: Final = 2.0
 
 # A stream that cannot be written any more has this long, in seconds, to tell its reader why.
 _LAST_WORDS: Final = 1.0
@@ -32,7 +29,7 @@ _GIVING_UP: Final = 1.0
 
 
 class Stream:
-    """An open stream.
+    """An open stream. It listens to nobody until `begin`.
 
     Args:
         transport: The way to the service, which has accepted the stream.
@@ -56,33 +53,23 @@ class Stream:
         on_ended: Callable[[BaseException | None], None],
     ) -> None:
         self.request_id = transport.request_id
+        self.credentials_last = transport.expires_in
         self.prompt_name = prompt_name
         self._transport = transport
         self._lifecycle = lifecycle
         self._on_sent = on_sent
         self._on_received = on_received
         self._on_ended = on_ended
+        self._sample_rate = sample_rate
         self._runs = deque[tuple[Sequence[InputMessage], asyncio.Future[None]]]()
-        self._audio = deque[bytes]()
-        self._audio_bytes = 0
-        self._max_audio_bytes = int(2 * sample_rate * _AUDIO_QUEUED)
+        self._voice: Outgoing | None = None
+        self._audio_name = str(uuid4())
         self._work = asyncio.Event()  # for the writer
-        self._room = asyncio.Event()  # for whoever speaks
+        self._writing = 0  # runs that have begun to go out
         self._finishing = False
         self._over = False
         self._failure: BaseException | None = None
         self._closing: asyncio.Task[None] | None = None
-
-        self._audio_name = str(uuid4())
-        opening = messages.InputContentStart(
-            prompt_name=prompt_name,
-            content_name=self._audio_name,
-            type="AUDIO",
-            role="USER",
-            interactive=True,
-            sample_rate=sample_rate,
-        )
-        self._runs.append(((opening,), asyncio.get_running_loop().create_future()))
         self._reader = asyncio.create_task(self._read(), name="novasonic-reader")
         self._writer = asyncio.create_task(self._write(), name="novasonic-writer")
 
@@ -92,6 +79,40 @@ class Stream:
         return self._over
 
     # --- sending ------------------------------------------------------------------------------------------
+
+    def begin(self, voice: Outgoing, history: Sequence[InputMessage] = ()) -> None:
+        """Say what was said before, and listen to `voice` from now on.
+
+        Args:
+            voice: The user's. No other stream may listen to it.
+            history: Blocks of text, if they were not said at the opening.
+        """
+        if history:
+            self.post(history)
+        opening = messages.InputContentStart(
+            prompt_name=self.prompt_name,
+            content_name=self._audio_name,
+            type="AUDIO",
+            role="USER",
+            interactive=True,
+            sample_rate=self._sample_rate,
+        )
+        self.post((opening,))
+        self.listen_to(voice)
+
+    def listen_to(self, voice: Outgoing) -> None:
+        """Listen to another voice from the next frame on."""
+        self._voice = voice
+        voice.attach(self._work.set)
+
+    def let_go(self) -> None:
+        """Listen no more, and send nothing that has not begun to go out: another stream takes it over."""
+        if self._voice is not None:
+            self._voice.detach()
+            self._voice = None
+        while len(self._runs) > self._writing:
+            _, sent = self._runs.pop()
+            _settle(sent, LocalProtocolError("the conversation has moved on to another stream"))
 
     async def say(self, run: Sequence[InputMessage]) -> None:
         """Send messages that belong together, and return once they are on their way.
@@ -103,44 +124,14 @@ class Stream:
             LocalProtocolError: If they may not be sent now, or the session has ended.
         """
         self._check_open()
+        await self.post(run)
+
+    def post(self, run: Sequence[InputMessage]) -> asyncio.Future[None]:
+        """Have messages sent that belong together; the future tells when they are on their way."""
         sent = asyncio.get_running_loop().create_future()
         self._runs.append((run, sent))
         self._work.set()
-        await sent
-
-    async def speak(self, frame: bytes) -> None:
-        """Hand over a frame of the user's audio; wait while too much of it waits already.
-
-        Cancelling is safe: the frame is handed over whole or not at all.
-
-        Raises:
-            TransportError: If the stream has failed.
-            LocalProtocolError: If the session has ended.
-        """
-        self._check_open()
-        while self._audio_bytes >= self._max_audio_bytes:
-            self._room.clear()
-            await self._room.wait()
-            self._check_open()
-        self._queue(frame)
-
-    def speak_over(self, frame: bytes) -> int:
-        """Hand over a frame without waiting; the oldest audio makes room for it.
-
-        Returns:
-            How many bytes of audio were dropped.
-        """
-        dropped = 0
-        while self._audio and self._audio_bytes >= self._max_audio_bytes:
-            dropped += len(self._audio[0])
-            self._audio_bytes -= len(self._audio.popleft())
-        self._queue(frame)
-        return dropped
-
-    def _queue(self, frame: bytes) -> None:
-        self._audio.append(frame)
-        self._audio_bytes += len(frame)
-        self._work.set()
+        return sent
 
     def _check_open(self) -> None:
         if self._failure is not None:
@@ -150,18 +141,15 @@ class Stream:
 
     async def _write(self) -> None:
         try:
-            while not (self._finishing and not self._runs and not self._audio):
+            while True:
+                self._work.clear()
                 if self._runs:
-                    run, sent = self._runs[0]
-                    await self._write_run(run, sent)
-                    self._runs.popleft()
-                elif self._audio:
-                    frame = self._audio.popleft()
-                    self._audio_bytes -= len(frame)
-                    self._room.set()
+                    await self._write_run(*self._runs[0])
+                elif (frame := self._voice.pull() if self._voice else None) is not None:
                     await self._send(self._audio_input(frame))
+                elif self._finishing and (self._voice is None or self._voice.empty):
+                    break
                 else:
-                    self._work.clear()
                     await self._work.wait()
             for message in self._farewell():
                 await self._send(message)
@@ -170,15 +158,16 @@ class Stream:
             await self._write_failed(exc)
 
     async def _write_run(self, run: Sequence[InputMessage], sent: asyncio.Future[None]) -> None:
+        self._writing = 1
         try:
             for message in run:
                 await self._send(message)
         except LocalProtocolError as exc:
-            if not sent.done():
-                sent.set_exception(exc)
+            _settle(sent, exc)
         else:
-            if not sent.done():
-                sent.set_result(None)
+            _settle(sent)
+        self._writing = 0
+        self._runs.popleft()
 
     async def _send(self, message: InputMessage) -> None:
         self._lifecycle.send(message)
@@ -191,12 +180,22 @@ class Stream:
     def _audio_input(self, frame: bytes) -> messages.AudioInput:
         return messages.AudioInput(prompt_name=self.prompt_name, content_name=self._audio_name, content=frame)
 
+    def _audio_end(self) -> messages.InputContentEnd:
+        return messages.InputContentEnd(prompt_name=self.prompt_name, content_name=self._audio_name)
+
     def _farewell(self) -> Sequence[InputMessage]:
-        # The service rejects the end of an audio block that held nothing: one sample of silence is something.
-        nothing = self._lifecycle.block(self._audio_name) is Block.EMPTY
+        audio = list[InputMessage]()
+        match self._lifecycle.block(self._audio_name):
+            case (
+                Block.EMPTY
+            ):  # the service rejects the end of a block that held nothing: a sample is something
+                audio = [self._audio_input(bytes(2)), self._audio_end()]
+            case Block.FILLED:
+                audio = [self._audio_end()]
+            case _:
+                pass  # it has never begun
         return (
-            *([self._audio_input(bytes(2))] if nothing else []),
-            messages.InputContentEnd(prompt_name=self.prompt_name, content_name=self._audio_name),
+            *audio,
             messages.PromptEnd(prompt_name=self.prompt_name),
             messages.SessionEnd(),
         )
@@ -235,10 +234,7 @@ class Stream:
             return
         self._over, self._failure = True, failure
         for _, sent in self._runs:
-            if not sent.done():
-                sent.set_exception(failure or LocalProtocolError("the session ended before this was sent"))
-                sent.exception()  # whoever waited may have been cancelled
-        self._room.set()
+            _settle(sent, failure or LocalProtocolError("the session ended before this was sent"))
         self._on_ended(failure)
 
     # --- the end ------------------------------------------------------------------------------------------
@@ -246,7 +242,8 @@ class Stream:
     def finish(self) -> None:
         """Say goodbye once everything that waits has been sent. The service then ends the stream."""
         self._finishing = True
-        self._room.set()
+        if self._voice is not None:
+            self._voice.hurry()
         self._work.set()
 
     async def wait_ended(self, timeout: float) -> bool:  # noqa: ASYNC109 - running out of time is no failure here
@@ -273,6 +270,16 @@ class Stream:
         if not await self.wait_ended(_GIVING_UP):
             self._reader.cancel()
         await asyncio.wait({self._reader, self._writer})
+
+
+def _settle(sent: asyncio.Future[None], failure: BaseException | None = None) -> None:
+    if sent.done():
+        return
+    if failure is None:
+        sent.set_result(None)
+    else:
+        sent.set_exception(failure)
+        sent.exception()  # whoever waited may have been cancelled
 
 
 def _decode(data: bytes) -> OutputMessage:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import os
 import sys
 from collections import deque
@@ -19,7 +18,7 @@ from novasonic.echo import EchoMode
 from novasonic.errors import ConfigurationError
 from novasonic.models import Usage
 from novasonic.playback import Player
-from novasonic.portaudio import NAMES, Device, DeviceKind, find_device
+from novasonic.portaudio import NAMES, Device, DeviceKind, find_device, no_chatter
 from novasonic.session import SessionOptions, SonicSession
 
 try:
@@ -171,6 +170,13 @@ class Screen:
             case events.ToolCall():
                 arguments = ", ".join(f"{name}={value!r}" for name, value in event.arguments.items())
                 self._line("tool", f"{event.name}({arguments})", "yellow")
+            case events.ToolResult():
+                what = event.error or str(event.result)
+                self._line("tool", f"{what} after {event.elapsed:.1f} s", "yellow dim")
+            case events.Reconnecting():
+                self._line("", f"the connection was lost, attempt {event.attempt} to mend it", "red dim")
+            case events.SessionRenewed(reason="error"):
+                self._line("", f"the conversation goes on after {event.gap:.1f} s", "dim")
             case events.UsageUpdated():
                 self._usage = event.total
             case _:
@@ -271,7 +277,7 @@ async def run(device: str | int | None, echo: EchoMode, **options: Unpack[Sessio
     session = SonicSession(**options)
     ears, mouth = await asyncio.to_thread(_choose, device)
     async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(_no_chatter())
+        stack.enter_context(no_chatter())
         speaker = await stack.enter_async_context(Speaker(mouth))
         microphone = await stack.enter_async_context(Microphone(ears, echo_of=speaker, echo=echo))
         screen = Screen(console, speaker.player, microphone, speaker)
@@ -328,23 +334,6 @@ def _choose(device: str | int | None) -> tuple[str | int | None, str | int | Non
     if len(failures) == len(found):
         raise failures[0]
     return found[0], found[1]
-
-
-@contextlib.contextmanager
-def _no_chatter() -> Generator[None]:
-    """Keep what libraries in C print away from the picture: ALSA tells the terminal of every underrun."""
-    if logging.getLogger("novasonic").isEnabledFor(logging.DEBUG):
-        yield  # whoever wants to see what happens inside wants this, too
-        return
-    sys.stderr.flush()
-    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(before, 2)
-        os.close(before)
-        os.close(nowhere)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,14 @@ class Transport(Protocol):
         """The service's id of this stream, for its support; None where there is none."""
         ...
 
+    @property
+    def expires_in(self) -> float | None:
+        """Seconds from the stream's acceptance until its credentials expire; later, nothing sent is accepted.
+
+        It does not count down. None if they do not expire, or nobody knows when.
+        """
+        ...
+
     async def send(self, data: bytes) -> None:
         """Send one message; wait while the service is slow to take it.
 

@@ -71,7 +71,9 @@ class SpeechDetector:
         self._levels: deque[float] = deque([_SILENT] * _LOOK_BACK, maxlen=_NOISE)
         self._means: deque[float] = deque([_SILENT], maxlen=_NOISE)
         self._last_active_ms = 0
-        self._powers: list[float] = []
+        self._recent: deque[float] = deque(maxlen=_ONSET)  # powers, before speech
+        self._power = 0.0  # of the speech, all frames together
+        self._frames = 0
 
     def feed(self, pcm: bytes, sample_rate: int) -> list[Onset | Offset]:
         """Hear a piece of audio and return what it shows.
@@ -103,14 +105,14 @@ class SpeechDetector:
         quiet = max(_QUIET_AT_MOST, noise + _QUIET_OVER_NOISE)
         if self.speaking_since is None:
             loud = max(_LOUD_AT_LEAST, noise + _LOUD_OVER_NOISE)
-            self._powers.append(power)
-            del self._powers[:-_ONSET]
+            self._recent.append(power)
             if level > loud and self._is_onset(loud):
                 self._begin(quiet, found)
             return
         if level > quiet:
             self._last_active_ms = self._frames_ms
-            self._powers.append(power)
+            self._power += power
+            self._frames += 1
         elif self._frames_ms - self._last_active_ms >= self.silence * 1000:
             self._end(found)
 
@@ -128,14 +130,15 @@ class SpeechDetector:
         start = max(self._frames_ms - frames * _FRAME, 0)
         self.speaking_since = max(start // _GRID * _GRID, self._last_active_ms // _GRID * _GRID)
         self._last_active_ms = self._frames_ms
+        self._power, self._frames = sum(self._recent), len(self._recent)
+        self._recent.clear()
         found.append(Onset(offset_ms=self.speaking_since))
 
     def _end(self, found: list[Onset | Offset]) -> None:
         end = -(-self._last_active_ms // _GRID) * _GRID
         self._last_active_ms = end
         self.speaking_since = None
-        loudness = _decibels(sum(self._powers) / len(self._powers))
-        self._powers = []
+        loudness = _decibels(self._power / self._frames)
         found.append(
             Offset(
                 offset_ms=end, detected_at_ms=max(self._frames_ms // _GRID * _GRID, end), loudness=loudness

@@ -9,7 +9,7 @@ from novasonic.models import Usage
 
 @dataclass(slots=True, kw_only=True)
 class SessionLog:
-    """One stream, as the service saw it.
+    """One stream, as the service saw it. It keeps what a client says in eight minutes, audio excepted.
 
     Attributes:
         model_id: What the client asked for.

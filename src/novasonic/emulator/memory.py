@@ -7,6 +7,7 @@ The same scenarios, rules and times as over TLS and HTTP/2, in one process and w
 
 import asyncio
 import copy
+import math
 from collections import deque
 from collections.abc import Sequence
 from typing import Final, assert_never
@@ -35,6 +36,8 @@ class MemoryConnector:
             the client sends it faster.
         max_streams: How many streams may be open at once.
         voice: Gives the sounds; tones unless told otherwise, as nobody listens.
+        credentials_last: Seconds of the service, from its acceptance, after which a stream's credentials have
+            expired; what is sent then is refused. None: they do not expire.
 
     Attributes:
         sessions: What the service noticed about each stream, in the order in which they were opened.
@@ -48,10 +51,12 @@ class MemoryConnector:
         speed: float = 1.0,
         max_streams: int = Limits().streams,
         voice: Voice = hum,
+        credentials_last: float | None = None,
     ) -> None:
         self._service = Service(scenario, voice=voice, max_streams=max_streams)
         self._model = model
         self._speed = speed
+        self._expires_in = None if credentials_last is None else credentials_last / speed
 
     @property
     def sessions(self) -> Sequence[SessionLog]:
@@ -65,7 +70,7 @@ class MemoryConnector:
     async def __call__(self, first: Sequence[bytes], *, timeout: float) -> "MemoryTransport":  # noqa: ASYNC109 - as in `Connector`
         """Open a stream; see `novasonic.transport.Connector`."""
         playback = Playback(lambda now: self._service.open(self._model, now), speed=self._speed)
-        transport = MemoryTransport(playback)
+        transport = MemoryTransport(playback, expires_in=self._expires_in)
         try:
             async with asyncio.timeout(timeout):
                 await transport.open(first)
@@ -85,10 +90,13 @@ class MemoryTransport:
 
     Attributes:
         request_id: The service's id of the stream.
+        expires_in: Seconds of the clock, from the stream's acceptance, until its credentials expire.
     """
 
-    def __init__(self, playback: Playback) -> None:
+    def __init__(self, playback: Playback, *, expires_in: float | None = None) -> None:
         self.request_id: str | None = playback.stream.request_id
+        self.expires_in = expires_in
+        self._expires_at = math.inf
         self._playback = playback
         self._received: deque[bytes] = deque()
         self._ended = False  # in good order
@@ -113,13 +121,18 @@ class MemoryTransport:
                 raise copy.copy(self._failure)  # each raise has a traceback of its own
             if self._stalled:
                 await self._closed.wait()
+        if self.expires_in is not None:
+            self._expires_at = asyncio.get_running_loop().time() + self.expires_in
 
     async def send(self, data: bytes) -> None:
         """Send one message."""
         if self._stalled:
             await self._closed.wait()
         self._check()
-        self._playback.receive(data)
+        if asyncio.get_running_loop().time() < self._expires_at:
+            self._playback.receive(data)
+        else:
+            self._fail_expired()
         # As a wire would: let whoever reads have a turn, too.
         await asyncio.sleep(0)
 
@@ -145,6 +158,17 @@ class MemoryTransport:
     async def aclose(self) -> None:
         """Give up the stream."""
         self._closed.set()
+        self._playback.stream.abandon(self._playback.now)
+        self._playback.wake()
+
+    def _fail_expired(self) -> None:
+        """The service checks each message, whose signature rests on the credentials of the stream."""
+        self._failure = failures.refused(
+            "the service",
+            "ExpiredTokenException",
+            "The security token included in the request is expired",
+            id_=self.request_id,
+        )
         self._playback.stream.abandon(self._playback.now)
         self._playback.wake()
 

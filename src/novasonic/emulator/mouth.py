@@ -206,7 +206,15 @@ class Mouth:
         self._usage.make(self._agenda.now, text=text_tokens(call.name + content))
         self._usage.settle(self._agenda.now)
         response.called(call, tool_use_id)
-        self._later(_AFTER_TOOL, lambda: self._take(response, index + 1))
+
+        def go_on(times: int) -> None:
+            if times == call.times:
+                self._take(response, index + 1)
+                return
+            self._outbox.tool_use(call.name, content, self._agenda.now, tool_use_id=tool_use_id)
+            self._later(_AFTER_TOOL, lambda: go_on(times + 1))
+
+        self._later(_AFTER_TOOL, lambda: go_on(1))
 
     def _say(self, response: Response, index: int, say: Say) -> None:
         pcm = self._voice(say, self.sample_rate)

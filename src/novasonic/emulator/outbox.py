@@ -215,10 +215,10 @@ class Outbox:
         """Close a block of audio."""
         self.say(messages.OutputContentEnd(content_id=content_id, type="AUDIO", stop_reason=stop_reason), now)
 
-    def tool_use(self, name: str, content: str, now: float) -> str:
-        """Call a tool, in a block of its own, and return the id of the call."""
+    def tool_use(self, name: str, content: str, now: float, *, tool_use_id: str | None = None) -> str:
+        """Call a tool, in a block of its own, and return the id of the call: a new one if none is given."""
         self.start_completion(now)
-        content_id, tool_use_id = self._new_id(), self._new_id()
+        content_id, tool_use_id = self._new_id(), tool_use_id or self._new_id()
         self.say(messages.OutputContentStart(content_id=content_id, type="TOOL", role="TOOL"), now)
         self.say(
             messages.ToolUse(content_id=content_id, tool_use_id=tool_use_id, tool_name=name, content=content),

@@ -4,6 +4,7 @@ The order of messages is `novasonic.lifecycle`'s, the same table by which a sess
 service's where somebody has seen them; where nobody has, the nearest one that was seen.
 """
 
+import re
 from typing import Final
 
 import msgspec
@@ -70,6 +71,9 @@ STATUS: Final = {
 """The HTTP status of each, where it comes before the 200."""
 
 _RATES: Final = (8_000, 16_000, 24_000)
+_TOOL_NAME: Final = re.compile(
+    "[a-zA-Z0-9_-]{1,64}"
+)  # as of all tools of Bedrock (Converse, `ToolSpecification`)
 _REASONS: Final = {
     Reason.LATE_HISTORY: HISTORY_INCOMPLETE,
     Reason.TEXT_OPEN: HISTORY_INCOMPLETE,
@@ -103,8 +107,9 @@ class Judge:
         self._model = model
         self._behaviour = behaviour
         self._lifecycle = Lifecycle()
-        self._history: set[str] = set()  # the blocks that belong to it
-        self._history_bytes = 0
+        self._history: dict[str, int] = {}  # the blocks that belong to it, and the bytes of each
+        self._history_bytes = 0  # of all
+        self._history_role = ""  # of the last
         self._calls: dict[str, str | None] = {}  # tool use ids, and the block that answers each
         self._results: dict[str, str] = {}  # and the other way round
 
@@ -180,6 +185,7 @@ class Judge:
             case messages.PromptStart():
                 if message.sample_rate not in _RATES:
                     raise RejectedError(INVALID)
+                self._check_tools(message)
             case messages.InputContentStart():
                 self._check_block(message)
             case messages.TextInput():
@@ -191,6 +197,14 @@ class Judge:
                     raise RejectedError(TOOL_RESULT)
             case _:
                 pass
+
+    def _check_tools(self, message: messages.PromptStart) -> None:
+        """Check the tools. No recording shows what the service says to wrong ones."""
+        names = [tool.name for tool in message.tools]
+        if len(set(names)) < len(names) or not all(map(_TOOL_NAME.fullmatch, names)):
+            raise RejectedError(INVALID)
+        if message.tool_choice not in {None, "auto", "any", *names}:
+            raise RejectedError(INVALID)
 
     def _check_block(self, message: messages.InputContentStart) -> None:
         if message.type == "AUDIO" and message.sample_rate not in _RATES:
@@ -207,16 +221,28 @@ class Judge:
         if limit is not None and size > limit:
             raise RejectedError(INVALID)
         if message.content_name in self._history:
+            limits = self._behaviour
+            self._history[message.content_name] += size
             self._history_bytes += size
-            if self._history_bytes > self._behaviour.history_bytes:
+            too_long = self._history[message.content_name] > limits.history_message_bytes
+            if too_long or self._history_bytes > limits.history_bytes:
                 raise RejectedError(HISTORY_TOO_LONG)
 
     def _note(self, message: messages.InputContentStart) -> None:
         if message.type == "TEXT" and not message.interactive and message.role in {"USER", "ASSISTANT"}:
-            self._history.add(message.content_name)
+            self._note_history(message)
         elif message.type == "TOOL" and message.tool_use_id is not None:
             self._calls[message.tool_use_id] = message.content_name
             self._results[message.content_name] = message.tool_use_id
+
+    def _note_history(self, message: messages.InputContentStart) -> None:
+        limits = self._behaviour
+        if limits.history_alternates and message.role == self._history_role:
+            # The user guide wants roles to alternate; what the service says where they do not, nobody tells.
+            raise RejectedError(INVALID)
+        self._history[message.content_name], self._history_role = 0, message.role
+        if limits.history_messages is not None and len(self._history) > limits.history_messages:
+            raise RejectedError(HISTORY_TOO_LONG)
 
     def _judge_voice(self, voice: str) -> str | None:
         if not voice:

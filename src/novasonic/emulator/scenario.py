@@ -11,17 +11,27 @@ emulator over TLS and HTTP/2, the fake in memory, and whatever else plays the se
          "then": ["It is {celsius} degrees in {city}."]},
         {"heard": ["and", "tomorrow?"], "says": [{"text": "Rain.", "seconds": 1.5}]}
       ],
-      "faults": [{"kind": "reset", "in_response": 2}]
+      "faults": [{"kind": "reset", "in_response": 2}, {"kind": "refuse", "stream": 2}]
     }
 
 Nobody understands anything here: the first utterance gets the first turn, whatever was said. When the turns
 are used up, the service says what it has really measured.
+
+A fault happens at a point of a stream's life, and `stream` says of which one:
+
+- instead of the HTTP 200: "refuse" and "mute", and "reset", "goaway", "cut" and "stall", without a point;
+- after the 200 and before anything was said: the other kinds without a point, all kinds with `at: 0`;
+- in the user's speech: `in_speech`, and perhaps a `delay`; or `after_audio`, which counts silence, too;
+- while a tool runs: `after_call`, and perhaps a `delay`;
+- while the model thinks, before it answers: `after_speech`;
+- while audio is sent: `in_response`; when it was sent and is still playing: the same with a `delay`;
+- at a time: `at`; at a certain message: `after_audio`, `after_output`.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, Self, cast
+from typing import Any, Final, Literal, Self, cast, get_args
 
 import msgspec
 
@@ -49,6 +59,9 @@ FaultKind = Literal[
     "malformed",
 ]
 """What may go wrong; `Fault` says what each is."""
+
+FaultPoint = Literal["after_audio", "after_output", "after_call", "in_response", "in_speech", "after_speech"]
+"""What is counted on a stream, for a fault to happen at; `Fault` says what each is."""
 
 _LIMITS: Final = Limits()
 
@@ -102,29 +115,41 @@ class ToolCall(_Name, frozen=True, kw_only=True):
 
     Attributes:
         name: Of the tool. Nobody checks that the client offers it: real models err, too.
-        arguments: An object; or text that is sent as it stands, to see what a client does with it.
+        arguments: An object; or text that is sent as it stands, to see what a client does with it: "" is
+            what the service may send for a tool that takes none. Nobody checks them against a schema.
         double_encoded: The arguments are a string inside the string, as the service now and then does.
-        when: Before the turn's `says`, or after they have been generated.
+        times: So often the call comes, each time in a block of its own and with the same id: one client says
+            that the service does this. It takes one result.
+        when: Before the turn's `says`, or after they have been generated. A model that waits for its tools
+            (version 1) calls them all after.
         then: What is said when this call's result is in, apart from the turn's own `then`.
     """
 
     arguments: Mapping[str, Any] | str = msgspec.field(default_factory=dict[str, Any])
     double_encoded: bool = False
+    times: int = 1
     when: Literal["before", "after"] = "before"
     then: Sequence[Say | str] | str = ()
+
+    def __post_init__(self) -> None:
+        if self.times < 1:
+            raise ConfigurationError(f"times is {self.times}, but a call comes once at least")
 
 
 class Turn(_Data, frozen=True, kw_only=True):
     """One exchange: what the user says or types, and what the model does about it.
 
     Attributes:
-        heard: The text that is reported for the user's speech, in one piece or several.
+        heard: The text that is reported for the user's speech, in one piece or several. The same words may
+            be typed instead.
         typed: The turn answers this typed text instead of speech; `*` stands for anything. A typed turn is
             used for the first text that fits, and does not hold up the spoken ones.
         says: The segments of the response. None of them, and no calls: the model keeps silent.
-        calls: Tools to call, all at once.
-        then: What is said when the results of all calls are in. `{city}` becomes the argument or the member
-            of a result that has this name.
+        calls: Tools to call, all at once. The model goes on meanwhile: it says its `says`, and answers the
+            user. The client may answer in any order.
+        then: What is said when the results of all calls are in, and when the model and the user have
+            finished what they were saying. `{city}` becomes the argument or the member of a result that has
+            this name. A result for which nothing is to be said, here or in its call, is announced.
         answer: Seconds from the end of the user's speech to the first text; None: as in `Behaviour`.
         silence: Seconds of silence that end this utterance; None: as in `Behaviour`.
     """
@@ -181,19 +206,27 @@ class Fault(_Kind, frozen=True, kw_only=True):
         kind: What goes wrong.
         after_audio: When so many `audioInput` messages have come.
         after_output: When so many messages have been sent.
+        after_call: When the n-th tool call was sent, counted from 1: the tool runs.
         in_response: In the middle of the audio of the n-th response, counted from 1.
+        in_speech: When the n-th stretch of the user's speech was reported to have begun, counted from 1.
+        after_speech: When it was reported to have ended, with what was heard: the model thinks.
         at: So many seconds after the stream was accepted.
+        delay: So many seconds after one of these points, `at` excepted.
         code: Of "refuse", "exception" and "error", the name; of "unknown", the name of the message.
         message: The text; None: the usual one.
         status: Of "refuse", the HTTP status; None: the one that goes with the code.
-        stream: Only on the n-th stream, counted from 1; None: on any.
+        stream: Only on the n-th stream, counted from 1, those included that were refused; None: on any.
         times: On so many streams, and then no more; None: on all.
     """
 
     after_audio: int | None = None
     after_output: int | None = None
+    after_call: int | None = None
     in_response: int | None = None
+    in_speech: int | None = None
+    after_speech: int | None = None
     at: float | None = None
+    delay: float = 0.0
     code: str | None = None
     message: str | None = None
     status: int | None = None
@@ -201,21 +234,22 @@ class Fault(_Kind, frozen=True, kw_only=True):
     times: int | None = 1
 
     def __post_init__(self) -> None:
-        points = [
-            each for each in (self.after_audio, self.after_output, self.in_response) if each is not None
-        ]
-        if len(points) + (self.at is not None) > 1:
+        given = [point for point in get_args(FaultPoint) if getattr(self, point) is not None]
+        if len(given) + (self.at is not None) > 1:
             raise ConfigurationError(
-                "a fault happens at one point: give one of its four, or none for the opening"
+                "a fault happens at one point: give one of its seven, or none for the opening"
             )
-        if any(point < 1 for point in points):
-            raise ConfigurationError("messages and responses are counted from 1")
+        if any(getattr(self, point) < 1 for point in given):
+            raise ConfigurationError("messages, calls, responses and stretches of speech are counted from 1")
         _not_negative("at", self.at)
+        _not_negative("delay", self.delay)
+        if self.delay and not given:
+            raise ConfigurationError("a delay follows a point; a time after the opening is `at`")
 
     @property
     def at_opening(self) -> bool:
         """Whether it happens before the stream is accepted."""
-        return (self.after_audio, self.after_output, self.in_response, self.at) == (None,) * 4
+        return self.at is None and all(getattr(self, point) is None for point in get_args(FaultPoint))
 
 
 class Behaviour(_Data, frozen=True, kw_only=True):
@@ -247,7 +281,12 @@ class Behaviour(_Data, frozen=True, kw_only=True):
         silence_only: Without speech and typed text, though audio comes.
         stream: A stream is closed after so long; None: never.
         message_bytes: The longest message that is taken.
-        history_bytes: The longest history; some accounts have 200,000.
+        history_bytes: The longest history, all texts together; some accounts have 200,000.
+        history_message_bytes: The longest message of a history; version 1 was seen to take 1,000.
+        history_messages: The most messages of a history; None: any number. Version 1 took 40.
+        history_alternates: Two messages of one role after each other are refused, as AWS documents it.
+        answers_history: A history that ends with the user is answered as soon as audio comes, as some say.
+            A typed turn that fits it answers, or the next turn, if this is what it has heard.
         text_bytes: The longest `textInput`; None: any. AWS documents 1 KB, and nobody saw it enforced.
         unknown_fields: Every message bears a field that no client knows.
         stage: The form of the field that says SPECULATIVE or FINAL: "text" as it is, or wrong.
@@ -279,6 +318,10 @@ class Behaviour(_Data, frozen=True, kw_only=True):
     stream: float | None = _LIMITS.stream
     message_bytes: int = _LIMITS.message_bytes
     history_bytes: int = _LIMITS.history_bytes
+    history_message_bytes: int = 50_000
+    history_messages: int | None = None
+    history_alternates: bool = True
+    answers_history: bool = False
     text_bytes: int | None = None
     unknown_fields: bool = False
     stage: Literal["text", "missing", "object", "odd"] = "text"
@@ -304,7 +347,9 @@ class Scenario(_Data, frozen=True, kw_only=True):
         faults: What goes wrong.
         behaviour: How the service behaves.
         shared: All streams go through the turns together, so that a conversation goes on over a second
-            stream; otherwise each begins with the first.
+            stream; otherwise each begins with the first. Streams may be open at once: the next turn goes to
+            the one that hears the user out, and back to the others if that one ends before it has answered.
+            A response stays with the stream that has begun it, and so do its calls.
         folder: Where `Say.sound` looks first; `load()` sets it to the folder of its file.
     """
 

@@ -1,7 +1,7 @@
 """Where a stream is in its scenario: the turn that is next, what was heard for it, what is said to it."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,43 +11,82 @@ from novasonic.emulator.ear import Window
 from novasonic.emulator.scenario import Heard, Say, ToolCall, Turn, segments
 
 
+@dataclass(slots=True, eq=False)
+class Cue:
+    """A turn that is to come. A scenario may hold the same turn twice, and each is used once.
+
+    Attributes:
+        turn: The turn.
+        held: A stream is about to answer with it: meanwhile it is no other's.
+    """
+
+    turn: Turn
+    held: bool = False
+
+
 class Script:
     """Where a stream, or all streams together, are in the turns of a scenario."""
 
     def __init__(self, turns: Sequence[Turn]) -> None:
-        self._spoken = [turn for turn in turns if turn.typed is None]
-        self._typed = [turn for turn in turns if turn.typed is not None]
+        self._cues = [Cue(turn) for turn in turns]
 
     @property
     def left(self) -> Sequence[Turn]:
         """The turns that were not used."""
-        return [*self._spoken, *self._typed]
+        return [cue.turn for cue in self._cues]
 
-    def spoken(self) -> Turn | None:
-        """Return the turn that answers speech now; it stays until it is taken."""
-        return self._spoken[0] if self._spoken else None
+    def spoken(self) -> Cue | None:
+        """Return what answers speech now; it stays until it is held or taken."""
+        return self._first(lambda turn: turn.typed is None)
 
-    def typed(self, text: str) -> Turn | None:
-        """Return the turn that answers a typed text, and take it."""
-        found = next((turn for turn in self._typed if turn.answers(text)), None)
+    def typed(self, text: str) -> Cue | None:
+        """Return what answers a text: the next one for speech, if these are its words."""
+        cue = self.spoken()
+        if cue is not None and " ".join(piece.text for piece in cue.turn.pieces) == text.strip():
+            return cue
+        return self._first(lambda turn: turn.answers(text))
+
+    def hold(self, cue: Cue | None) -> Cue | None:
+        """Keep a turn from other streams until it is released or taken.
+
+        Returns:
+            It, or the next one that answers speech, if there was none or another stream was faster.
+        """
+        found = cue if cue in self._cues and not cue.held else self.spoken()
         if found is not None:
-            self.take(found)
+            found.held = True
         return found
 
-    def take(self, turn: Turn) -> None:
+    def release(self, cue: Cue) -> None:
+        """Give a turn back that was not used after all."""
+        cue.held = False
+
+    def take(self, cue: Cue) -> None:
         """Use a turn up."""
-        for turns in (self._spoken, self._typed):
-            turns[:] = [each for each in turns if each is not turn]
+        self._cues = [each for each in self._cues if each is not cue]
+
+    def _first(self, fits: Callable[[Turn], bool]) -> Cue | None:
+        return next((cue for cue in self._cues if not cue.held and fits(cue.turn)), None)
 
 
 @dataclass(slots=True, kw_only=True)
 class Utterance:
     """What the user has been saying since the last answer, in one stretch or several."""
 
-    turn: Turn | None
-    pieces: list[Heard]
+    cue: Cue | None = None
+    pieces: list[Heard] = field(default_factory=list[Heard])
     windows: list[Window] = field(default_factory=list[Window])
     told: int = 0  # pieces, of the stretch that goes on
+
+    @property
+    def turn(self) -> Turn | None:
+        """The turn that answers it, if there is one."""
+        return self.cue.turn if self.cue is not None else None
+
+    def follow(self, cue: Cue | None) -> None:
+        """Take note of the turn that answers it."""
+        if cue is not self.cue:
+            self.cue, self.pieces = cue, list(cue.turn.pieces) if cue is not None else []
 
     def pieces_now(self) -> Sequence[Heard]:
         """Return the pieces of this stretch that were not told yet."""
@@ -64,10 +103,10 @@ class Utterance:
         return (self.windows[-1].end_ms - self.windows[0].start_ms) / 1000 if self.windows else 0.0
 
 
-def steps_of(turn: Turn) -> tuple[Say | ToolCall, ...]:
-    """Return what a turn does, in order."""
-    before = [call for call in turn.calls if call.when == "before"]
-    after = [call for call in turn.calls if call.when == "after"]
+def steps_of(turn: Turn, *, waits: bool) -> tuple[Say | ToolCall, ...]:
+    """Return what a turn does, in order; a model that waits for its tools calls them last."""
+    before = [call for call in turn.calls if call.when == "before" and not waits]
+    after = [call for call in turn.calls if call.when == "after" or waits]
     return (*before, *segments(turn.says), *after)
 
 

@@ -12,21 +12,24 @@ What `h2` does is HTTP/2, what `service` does is Nova Sonic; here is what connec
 import asyncio
 import contextlib
 import logging
+import math
 import os
-import shutil
+import secrets
 import socket
 import ssl
 import struct
-import tempfile
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, assert_never, cast
+from typing import Final, Self, assert_never, cast
 from urllib.parse import unquote
 
 import msgspec
 
+from novasonic.credentials import Credentials
 from novasonic.emulator import rules, signature
 from novasonic.emulator.log import SessionLog
 from novasonic.emulator.mouth import Voice
@@ -34,7 +37,7 @@ from novasonic.emulator.outbox import Accepted, Broken, Document, Ended, Failed,
 from novasonic.emulator.playback import Playback
 from novasonic.emulator.scenario import Scenario, Turn
 from novasonic.emulator.service import Service
-from novasonic.emulator.signature import Credentials, UnsignedError
+from novasonic.emulator.signature import Keyring, Signed, UnsignedError
 from novasonic.emulator.voice import Speaker
 from novasonic.errors import ConfigurationError, RemoteProtocolError
 from novasonic.eventstream import (
@@ -48,7 +51,6 @@ from novasonic.eventstream import (
 from novasonic.models import Limits
 
 try:
-    import trustme
     from h2.config import H2Configuration
     from h2.connection import H2Connection
     from h2.errors import ErrorCodes
@@ -63,6 +65,8 @@ try:
     )
     from h2.exceptions import ProtocolError
     from hyperframe.frame import GoAwayFrame
+
+    from novasonic.emulator.identity import MADE_UP, Identity
 except ImportError as exc:
     raise ImportError("the emulator needs h2 and trustme: pip install 'novasonic[emulator]'") from exc
 
@@ -76,8 +80,7 @@ _HTTP_1: Final = (
 _PREFACE: Final = b"PRI * HTTP/2.0"
 _HANDSHAKE_PATIENCE: Final = 5.0
 _CLOSE_PATIENCE: Final = 1.0
-_CREDENTIALS: Final = Credentials(access_key="novasonic-emulator", secret_key="not-a-secret")  # noqa: S106 - it says so
-_EXPIRED: Final = "expired"
+_NOT_RUNNING: Final = "the emulator is not running: use it with `async with`"
 _RESET_AT_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s
 
 
@@ -93,13 +96,18 @@ class Emulator:
             the client sends it faster.
         max_sessions: How many streams may be open at once; one more is throttled.
         region: The region that requests must be signed for.
-        credentials: The keys that they must be signed with.
+        credentials: The keys that they must be signed with; of temporary ones, until they expire. None: keys
+            that it makes up. `issue()` gives more.
+        state: A folder in which the certificate to trust and the keys are kept. An emulator that is killed
+            and started again is the same to its clients, if it also listens on the same port. None: each
+            start makes a certificate of its own.
         voice: Gives the sounds. None: sound files, `espeak-ng` where it is installed, and else tones.
 
     Raises:
         ConfigurationError: If an argument cannot be right.
 
     Attributes:
+        credentials: The keys that `env` tells. Those that are kept in a folder are known once it runs.
         expired: Credentials that it refuses as expired.
     """
 
@@ -112,25 +120,27 @@ class Emulator:
         speed: float = 1.0,
         max_sessions: int = Limits().streams,
         region: str = "us-east-1",
-        credentials: Credentials = _CREDENTIALS,
+        credentials: Credentials | None = None,
+        state: str | os.PathLike[str] | None = None,
         voice: Voice | None = None,
     ) -> None:
         if speed <= 0:
             raise ConfigurationError(f"speed is {speed}, but time passes: it is above 0")
         given = [scenario] if isinstance(scenario, Scenario) else list(scenario or ())
-        self.credentials = credentials
-        self.expired = Credentials(
-            access_key=credentials.access_key,
-            secret_key=credentials.secret_key,
-            session_token=_EXPIRED,
-        )
+        self.credentials = credentials or MADE_UP
         self.region = region
         self.speed = speed
+        self._given = credentials
+        self._state = Path(state) if state is not None else None
+        self._identity: Identity | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._started = 0.0
+        self._keys = Keyring()
+        self.expired = self.issue(0)
         self._scenarios = given
         self._speaker = Speaker([Path(each.folder) for each in given if each.folder])
         self._service = Service(given, voice=voice or self._speaker, max_streams=max_sessions)
         self._address = (host, port)
-        self._folder = ""
         self._server: asyncio.Server | None = None
         self._handshakes: set[asyncio.Task[None]] = set()
         self._connections: set[_Connection] = set()
@@ -146,7 +156,7 @@ class Emulator:
     def port(self) -> int:
         """The port that it listens on."""
         if self._server is None or not self._server.sockets:
-            raise ConfigurationError("the emulator is not running: use it with `async with`")
+            raise ConfigurationError(_NOT_RUNNING)
         return cast("int", self._server.sockets[0].getsockname()[1])
 
     @property
@@ -157,8 +167,8 @@ class Emulator:
 
     @property
     def ca_file(self) -> str:
-        """The file with the certificate to trust. It is gone when the emulator is."""
-        return os.path.join(self._folder, "ca.pem")  # noqa: PTH118 - a string, as the environment needs it
+        """The file with the certificate to trust. It is gone when the emulator is, unless that keeps it."""
+        return str(self._running.ca_file)
 
     @property
     def env(self) -> dict[str, str]:
@@ -173,8 +183,8 @@ class Emulator:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
         for name in ("NO_PROXY", "no_proxy"):  # whatever proxy is set does not lead here
-            others = [os.environ[name]] if os.environ.get(name) else []
-            found[name] = ",".join([*others, _reachable(self._address[0])])
+            others = [each for each in os.environ.get(name, "").split(",") if each]
+            found[name] = ",".join(dict.fromkeys([*others, _reachable(self._address[0])]))
         if self.credentials.session_token is not None:
             found["AWS_SESSION_TOKEN"] = self.credentials.session_token
         return found
@@ -183,25 +193,63 @@ class Emulator:
         """Return the turns of a shared scenario that no stream has used."""
         return self._service.unused()
 
+    def issue(self, lasts: float) -> Credentials:
+        """Return temporary credentials that are accepted from now on, beside all others. From any thread.
+
+        When they have expired, requests that they sign are refused (ExpiredTokenException), and a stream that
+        they opened ends with the next message that its client sends.
+
+        Args:
+            lasts: Seconds of the service's clock until then. Their `expires_at` is when so much time will
+                have passed at the emulator's `speed`.
+        """
+        credentials = Credentials(
+            f"novasonic-{secrets.token_hex(4)}",
+            secrets.token_hex(20),
+            secrets.token_hex(20),
+            expires_at=datetime.now(UTC) + timedelta(seconds=lasts / self.speed),
+        )
+        self._keys.add(credentials, until=self._now + lasts)
+        return credentials
+
+    def expire(self, credentials: Credentials) -> None:
+        """Let credentials that were accepted so far expire now."""
+        self._keys.add(credentials, until=self._now)
+
     # --- running ---
 
     async def __aenter__(self) -> Self:
         """Listen.
 
         Raises:
-            ConfigurationError: If a sound of a scenario is missing.
+            ConfigurationError: If a sound of a scenario is missing, or the state cannot be kept.
             OSError: If the port is taken.
         """
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
+        self._started = loop.time()
         for scenario in self._scenarios:
             await asyncio.to_thread(self._speaker.check, scenario.sayings)
-        tls, self._folder = await asyncio.to_thread(_certify, self._address[0])
+        self._identity = identity = await asyncio.to_thread(self._identify)
         try:
+            names = {"localhost", "127.0.0.1", "::1", _reachable(self._address[0])}
+            tls = await asyncio.to_thread(identity.tls, *sorted(names))
+            self._accept(self._given or identity.credentials)
             self._server = await loop.create_server(lambda: _Arrival(self, tls), *self._address)
         except BaseException:
-            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+            await asyncio.to_thread(identity.forget)
             raise
         return self
+
+    def _identify(self) -> Identity:
+        return Identity.make() if self._state is None else Identity.keep(self._state)
+
+    def _accept(self, credentials: Credentials) -> None:
+        """Accept the keys that are the emulator's own."""
+        self.credentials, until = credentials, math.inf
+        if credentials.expires_at is not None:
+            left = (credentials.expires_at - datetime.now(UTC)).total_seconds()
+            until = self._now + left * self.speed
+        self._keys.add(credentials, until=until)
 
     async def __aexit__(
         self,
@@ -219,7 +267,18 @@ class Emulator:
             await asyncio.gather(*(connection.aclose() for connection in list(self._connections)))
             await self._speaker.aclose()
         finally:
-            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+            await asyncio.to_thread(self._running.forget)
+
+    @property
+    def _running(self) -> Identity:
+        if self._identity is None:
+            raise ConfigurationError(_NOT_RUNNING)
+        return self._identity
+
+    @property
+    def _now(self) -> float:
+        """The time of the service, in its seconds since it was started. In any thread."""
+        return (self._loop.time() - self._started) * self.speed if self._loop is not None else 0.0
 
     # --- for its connections ---
 
@@ -263,15 +322,18 @@ class Emulator:
         """Open a stream."""
         return Playback(lambda now: self._service.open(model_id, now), speed=self.speed)
 
-    def check(self, headers: Sequence[tuple[str, str]]) -> str:
-        """Return the signature of a request; see `signature.check()`."""
+    def has_expired(self, credentials: Credentials) -> bool:
+        """Whether credentials that were accepted are so no longer."""
+        return self._keys.has_expired(credentials, self._now)
+
+    def check(self, headers: Sequence[tuple[str, str]]) -> Signed:
+        """Check the signature of a request; see `signature.check()`."""
         values = dict(headers)
         return signature.check(
             method=values[":method"],
             path=values[":path"],
             headers=headers,
-            credentials=self.credentials,
-            expired_token=_EXPIRED,
+            find=partial(self._keys.find, now=self._now),
             region=self.region,
             now=datetime.now(UTC),
         )
@@ -280,18 +342,6 @@ class Emulator:
 def _reachable(host: str) -> str:
     """Return under which address a client on this machine finds what listens on `host`."""
     return "localhost" if host in {"", "0.0.0.0", "::"} else host  # noqa: S104 - compared
-
-
-def _certify(host: str) -> tuple[ssl.SSLContext, str]:
-    """Make a certificate of our own, and a folder with the one to trust. Blocks."""
-    ca = trustme.CA()
-    names = {"localhost", "127.0.0.1", "::1", _reachable(host)}
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.set_alpn_protocols(["h2"])
-    cast("Any", ca.issue_cert(*sorted(names))).configure_cert(context)  # typed by what is not installed
-    folder = tempfile.mkdtemp(prefix="novasonic-")
-    ca.cert_pem.write_to_path(os.path.join(folder, "ca.pem"))  # noqa: PTH118
-    return context, folder
 
 
 class _Arrival(asyncio.Protocol):
@@ -431,7 +481,9 @@ class _Connection(asyncio.Protocol):
         match event:
             case RequestReceived(stream_id=int(stream_id), headers=headers):
                 fields = cast("Sequence[tuple[str, str]]", headers)  # text, by h2's configuration
-                self._calls[stream_id] = _Call(self, stream_id, fields)
+                new = _Call(self, stream_id, fields)
+                if new.serves:
+                    self._calls[stream_id] = new
             case DataReceived(stream_id=int(stream_id), data=data, flow_controlled_length=int(length)):
                 call = self._calls.get(stream_id)
                 if call is not None and data:
@@ -462,6 +514,7 @@ class _Call:
         self._decoder = FrameDecoder()
         self._playback: Playback | None = None
         self._verifier: ChunkVerifier | None = None
+        self._signed: Signed | None = None
         self._task: asyncio.Task[None] | None = None
         emulator = connection.emulator
         model_id = _model_of(headers)
@@ -469,34 +522,44 @@ class _Call:
             self._refuse(model_id, None)
             return
         try:
-            signed = emulator.check(headers)
+            signed = self._signed = emulator.check(headers)
         except UnsignedError as exc:
             status = rules.STATUS.get(exc.code, 403)
             self._refuse(Refused(at=0.0, status=status, code=exc.code, message=str(exc)), None)
             return
         self._verifier = ChunkVerifier(
-            secret_key=emulator.credentials.secret_key, region=emulator.region, signature=signed
+            secret_key=signed.credentials.secret_key, region=emulator.region, signature=signed.signature
         )
         self._playback = emulator.open(model_id)
-        number = len(emulator.sessions)
         self._task = asyncio.get_running_loop().create_task(
-            self._serve(self._playback), name=f"novasonic-emulator-session-{number}"
+            self._serve(self._playback), name=f"novasonic-emulator-{self._playback.stream.request_id}"
         )
+
+    @property
+    def serves(self) -> bool:
+        """Whether the request was not refused at once."""
+        return self._playback is not None
 
     # --- what the client does ---
 
     def take(self, data: bytes) -> None:
         """Take a piece of the request's body."""
-        playback, verifier = self._playback, self._verifier
-        if playback is None or verifier is None or playback.stream.over:
+        playback, verifier, signed = self._playback, self._verifier, self._signed
+        if playback is None or verifier is None or signed is None or playback.stream.over:
             return
         self._decoder.feed(data)
         try:
             while (frame := self._decoder.next_frame()) is not None:
+                if self._connection.emulator.has_expired(signed.credentials):
+                    logger.info("a client goes on with credentials that have expired")
+                    self._reject_signature(playback)
+                    return
                 try:
                     inner = verifier.open(frame)
                 except RemoteProtocolError as exc:
-                    self._reject_signature(playback, exc)
+                    logger.info("a client broke the chain of signatures: %s", exc)
+                    playback.stream.log.wrong_signatures += 1
+                    self._reject_signature(playback)
                     return
                 if inner is None:
                     playback.end_input()
@@ -528,12 +591,10 @@ class _Call:
         done.set_result(None)
         return done
 
-    def _reject_signature(self, playback: Playback, exc: RemoteProtocolError) -> None:
-        logger.info("a client broke the chain of signatures: %s", exc)
-        stream = playback.stream
-        stream.log.wrong_signatures += 1
-        # Nobody has seen what the service says to this; clients report a ValidationException.
-        stream.reject(signature.WRONG)
+    def _reject_signature(self, playback: Playback) -> None:
+        # Nobody has recorded what the service says to this, or to credentials that expire while a stream is
+        # open; clients report a ValidationException for both. The text is that of a request's signature.
+        playback.stream.reject(signature.WRONG)
         playback.wake()
 
     # --- what the service does ---
@@ -599,7 +660,11 @@ class _Call:
                 assert_never(output.how)
 
     def _respond(self, status: int, content_type: str, request_id: str | None, error: str = "") -> None:
-        headers = [(":status", str(status)), ("content-type", content_type)]
+        headers = [
+            (":status", str(status)),
+            ("content-type", content_type),
+            ("date", formatdate(usegmt=True)),
+        ]
         if request_id is not None:
             headers.append(("x-amzn-requestid", request_id))
         if error:

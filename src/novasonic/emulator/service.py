@@ -27,8 +27,8 @@ from novasonic.emulator.log import SessionLog
 from novasonic.emulator.mouth import Mouth, Voice
 from novasonic.emulator.outbox import Accepted, Broken, Ended, Failed, Outbox, Output, Refused
 from novasonic.emulator.rules import Judge, RejectedError
-from novasonic.emulator.scenario import Fault, Heard, Say, Scenario, ToolCall, Turn
-from novasonic.emulator.script import Script, Utterance, filled, measure_window, measured, steps_of
+from novasonic.emulator.scenario import Fault, FaultPoint, Heard, Say, Scenario, ToolCall, Turn
+from novasonic.emulator.script import Cue, Script, Utterance, filled, measure_window, measured, steps_of
 from novasonic.emulator.usage import UsageCounter, text_tokens
 from novasonic.errors import ConfigurationError
 from novasonic.lifecycle import State
@@ -45,6 +45,7 @@ _GOODBYE: Final = 0.070
 _GOODBYE_TOKENS: Final = 2
 _END: Final = 0.072
 _AUDIO_COMES: Final = 10.0
+_LOGS: Final = 1000  # are kept: an emulator may run for weeks, and tests look at the last ones
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,16 +56,18 @@ class _Job:
     steps: Sequence[Say | ToolCall]
     kind: Literal["speech", "typed", "result"]
     turn: Turn | None = None
-    taken: Callable[[], None] = lambda: None
+    cue: Cue | None = None  # that it uses up, once it is shown
 
 
 @dataclass(slots=True, kw_only=True)
 class _Batch:
     """The calls of one turn, which are spoken about when all results are in."""
 
-    turn: Turn | None
-    coming: int  # calls that the response has not made yet
+    turn: Turn | None = None
+    coming: int = 0  # calls that the response has not made yet
     open: int = 0  # and that have no result yet
+    answered: int = 0
+    plain: list[str] = field(default_factory=list[str])  # tools that answered, without a `then` of their own
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -79,7 +82,8 @@ class Service:
         new_id: Gives ids.
 
     Attributes:
-        sessions: What was noticed about each stream, in the order in which they were opened.
+        sessions: What was noticed about each stream, in the order in which they were opened; of the last
+            thousand.
     """
 
     def __init__(
@@ -97,7 +101,8 @@ class Service:
         self._voice = voice
         self._max_streams = max_streams
         self._new_id = new_id
-        self._open = 0
+        self._opened = 0  # so far
+        self._open = 0  # now
         self._happened: Counter[int] = Counter()  # faults, by identity: equal ones are not the same
 
     def unused(self) -> Sequence[Turn]:
@@ -107,11 +112,13 @@ class Service:
 
     def open(self, model_id: str, now: float) -> "Stream":
         """Return a new stream. Whether it is accepted shows when it has been heard."""
-        number = len(self.sessions) + 1
+        self._opened += 1
+        number = self._opened
         which = min(number, len(self._scenarios)) - 1
         scenario = self._scenarios[which]
         log = SessionLog(model_id=model_id, request_id=self._new_id())
         self.sessions.append(log)
+        del self.sessions[:-_LOGS]
         stream = Stream(
             scenario=scenario,
             script=self._scripts[which] if scenario.shared else Script(scenario.turns),
@@ -181,14 +188,16 @@ class Stream:
         self._early: list[messages.InputMessage] = []  # what came before the stream was accepted
         self._input_rate = 16_000
         self._deaf = False  # an audio block that is not interactive is never listened to
-        self._speaking = False
-        self._turn_ends = 0
+        self._stretches = 0  # of the user's speech, that were found and have not ended
+        self._stretches_told = 0
+        self._calls_made = 0
+        self._stretches_ended = 0
         self._utterance: Utterance | None = None
         self._answer: _Job | None = None
         self._jobs: list[_Job] = []
         self._typed: dict[str, str] = {}  # interactive blocks that are open, and their text
         self._results: dict[str, str] = {}  # TOOL blocks that are open, and their text
-        self._batch = _Batch(turn=None, coming=0)  # of the response that goes on
+        self._batch = _Batch()  # of the response that goes on
         self._calls: dict[str, tuple[ToolCall, _Batch]] = {}  # that have no result yet
 
         self._last_input = self._last_audio = self._last_speech = now
@@ -400,14 +409,11 @@ class Stream:
             self._start_up()
         self.log.audio_seconds += len(pcm) / (self._input_rate * 2)
         if not self._deaf:
-            turn = self._utterance.turn if self._utterance else self._script.spoken()
-            self._ear.silence = self._silence(turn)
+            cue = self._utterance.cue if self._utterance else self._script.spoken()
+            chosen = cue.turn.silence if cue is not None else None
+            self._ear.silence = self._behaviour.silence if chosen is None else chosen
             self._ear.hear(pcm, self._input_rate)
         self._fail_at("after_audio", self.log.audio_messages)
-
-    def _silence(self, turn: Turn | None) -> float:
-        chosen = turn.silence if turn is not None else None
-        return self._behaviour.silence if chosen is None else chosen
 
     def _start_up(self) -> None:
         problem = self._judge.voice_problem
@@ -416,6 +422,14 @@ class Stream:
             return
         for seconds, speech, text in _SETUP:
             self._agenda.after(seconds, partial(self._spend, speech, text))
+        if self._behaviour.answers_history:
+            self._answer_history()
+
+    def _answer_history(self) -> None:
+        """Answer the user's last message, if nobody has."""
+        role, text = next(reversed(self.log.history), ("", ""))
+        if role == "USER":
+            self._answer_text(text, self._script.typed(text))
 
     def _spend(self, speech: int, text: int) -> None:
         self._usage.spend(self._now, speech=speech, text=text)
@@ -435,56 +449,85 @@ class Stream:
             self._mouth.between_blocks(partial(self._tell_user_text, text))
         if not self._model.answers_typed_text:
             return
-        turn = self._script.typed(text)
-        words = len(text.split())
-        plain = (Say(f"You typed {words} {'word' if words == 1 else 'words'}."),)
-        self._do_later(steps_of(turn) if turn is not None else plain, "typed", turn)
+        self._answer_text(text, self._script.typed(text))
+
+    def _answer_text(self, text: str, cue: Cue | None) -> None:
+        if cue is not None:
+            self._script.hold(cue)
+            self._jobs.append(self._job("typed", self._steps(cue.turn), turn=cue.turn, cue=cue))
+        else:
+            words = len(text.split())
+            say = Say(f"You typed {words} {'word' if words == 1 else 'words'}.")
+            self._jobs.append(self._job("typed", (say,)))
+        self._consider()
 
     def _hear_result(self, tool_use_id: str, result: str) -> None:
         self._usage.spend(self._now, text=text_tokens(result))
         call, batch = self._calls.pop(tool_use_id)
         batch.open -= 1
+        batch.answered += 1
         facts = cast("dict[str, Any]", msgspec.json.decode(result))
         given: Mapping[str, Any] = {} if isinstance(call.arguments, str) else call.arguments
         batch.facts |= {**given, **facts}
         if call.then:
-            self._do_later(filled(call.then, {**given, **facts}), "result", batch.turn)
-        if batch.open or batch.coming:
-            return
-        turn = batch.turn
-        if turn is not None and turn.then:
-            self._do_later(filled(turn.then, batch.facts), "result", turn)
-        elif not call.then:
-            # A result is always spoken about: nobody has found a way to give a silent one.
-            self._do_later((Say(f"The result of {call.name} is in."),), "result", turn)
-
-    def _do_later(
-        self, steps: Sequence[Say | ToolCall], kind: Literal["typed", "result"], turn: Turn | None
-    ) -> None:
-        delay = self._behaviour.answer if turn is None or turn.answer is None else turn.answer
-        job = _Job(ready=self._now + delay, steps=steps, kind=kind, turn=turn)
-        self._prepare(steps)
-        self._jobs.append(job)
+            steps = filled(call.then, {**given, **facts})
+            self._jobs.append(self._job("result", steps, turn=batch.turn))
+        else:
+            batch.plain.append(call.name)
+        if not batch.open and not batch.coming:
+            self._speak_about(batch)
         self._consider()
 
-    def _prepare(self, steps: Sequence[Say | ToolCall]) -> None:
+    def _speak_about(self, batch: _Batch) -> None:
+        """Have something said now that all results are in."""
+        turn = batch.turn
+        if turn is not None and turn.then:
+            steps = filled(turn.then, batch.facts)
+        else:
+            # A result is always spoken about: nobody has found a way to give a silent one.
+            steps = tuple(Say(f"The result of {name} is in.") for name in batch.plain)
+        if steps:
+            self._jobs.append(self._job("result", steps, turn=turn))
+
+    def _make_no_more_calls(self) -> None:
+        """Take note that the rest of a response will not come."""
+        batch = self._batch
+        missing, batch.coming = batch.coming, 0
+        if missing and batch.answered and not batch.open:
+            self._speak_about(batch)
+
+    def _job(
+        self,
+        kind: Literal["speech", "typed", "result"],
+        steps: Sequence[Say | ToolCall],
+        *,
+        turn: Turn | None = None,
+        cue: Cue | None = None,
+    ) -> _Job:
+        """Return something to answer, the sounds of which are being made."""
         self._mouth.prepare([step for step in steps if isinstance(step, Say)])
+        delay = self._behaviour.answer if turn is None or turn.answer is None else turn.answer
+        return _Job(ready=self._now + delay, steps=steps, kind=kind, turn=turn, cue=cue)
+
+    def _steps(self, turn: Turn) -> Sequence[Say | ToolCall]:
+        return steps_of(turn, waits=not self._model.runs_tools_asynchronously)
 
     # --- the user's speech, as the ear reports it ---
 
     def speech_found(self) -> None:
         """Somebody speaks: an answer that was not shown yet will not be."""
-        self._speaking = True
+        self._stretches += 1
         if self._mouth.silent:
-            self._batch.coming = 0
+            self._make_no_more_calls()
         dropped = self._mouth.take_back()
         if self._answer is not None:
+            self._release(self._answer)
             self._answer, dropped = None, True
         if dropped:
             self._agenda.after(_DROPPED_AFTER, self._count_dropped)
         if self._utterance is None:
-            turn = self._script.spoken()
-            self._utterance = Utterance(turn=turn, pieces=list(turn.pieces) if turn is not None else [])
+            self._utterance = Utterance()
+            self._utterance.follow(self._script.spoken())
 
     def _count_dropped(self) -> None:
         self._usage.make(self._now, text=_DROPPED_TOKENS)
@@ -499,7 +542,9 @@ class Stream:
             self._outbox.say(messages.UserSpeechStart(offset_ms=window.start_ms), self._now)
         if self._mouth.audible:
             self._mouth.interrupt()
-            self._batch.coming = 0
+            self._make_no_more_calls()
+        self._stretches_told += 1
+        self._fail_at("in_speech", self._stretches_told)
 
     def speech_goes_on(self, seconds: float) -> None:
         """Report a piece of a long utterance."""
@@ -530,20 +575,25 @@ class Stream:
     def speech_ended(self, window: Window) -> None:
         """Report it, with what was heard, and think of an answer."""
         self._last_speech = self._now
-        self._speaking = False
+        self._stretches -= 1
         self.log.windows.append((window.start_ms / 1000, window.end_ms / 1000))
         utterance = self._utterance
         if utterance is None or self._closing:
             return
+        goes_on = self._stretches > 0  # the next stretch began before this end was reported
+        if not goes_on:
+            utterance.follow(self._script.hold(utterance.cue))
         pieces = utterance.pieces_now() if utterance.turn is not None else [measure_window(window)]
         utterance.windows.append(window)
         utterance.told = 0
         self._report_end(window, pieces)
         self._usage.settle(self._now)
-        self._turn_ends += 1
-        first = self._turn_ends == 1
+        self._stretches_ended += 1
+        first = self._stretches_ended == 1
         self._usage.spend(self._now, text=self._behaviour.system_tokens if first else _TURN_TOKENS)
-        self._plan_answer(utterance)
+        if not goes_on:
+            self._plan_answer(utterance)
+        self._fail_at("after_speech", self._stretches_ended)
 
     def _report_end(self, window: Window, pieces: Sequence[Heard]) -> None:
         """Say the texts of the user and the end of the speech, each in its place."""
@@ -568,23 +618,15 @@ class Stream:
 
     def _plan_answer(self, utterance: Utterance) -> None:
         turn = utterance.turn
-        steps = steps_of(turn) if turn is not None else (measured(utterance),)
-        delay = self._behaviour.answer if turn is None or turn.answer is None else turn.answer
-
-        def taken() -> None:
-            self._utterance = None
-            if turn is not None:
-                self._script.take(turn)
-
-        self._prepare(steps)
-        self._answer = _Job(ready=self._now + delay, steps=steps, kind="speech", turn=turn, taken=taken)
+        steps = self._steps(turn) if turn is not None else (measured(utterance),)
+        self._answer = self._job("speech", steps, turn=turn, cue=utterance.cue)
         self._consider()
 
     # --- answering ---
 
     def _consider(self) -> None:
         """Begin the next answer, if it is time for one and nothing speaks against it."""
-        if self._closing or self.over or self._speaking or self._mouth.busy:
+        if self._closing or self.over or self._stretches or self._mouth.busy:
             return
         job = self._next_job()
         if job is None:
@@ -595,9 +637,10 @@ class Stream:
 
         def seen() -> None:
             if self._answer is job:
-                self._answer = None
+                self._answer = self._utterance = None
             self._jobs = [each for each in self._jobs if each is not job]
-            job.taken()
+            if job.cue is not None:
+                self._script.take(job.cue)
 
         if not job.steps:  # the model chose to keep silent
             seen()
@@ -619,6 +662,8 @@ class Stream:
         batch.open += 1
         self._calls[tool_use_id] = (call, batch)
         self._judge.expect_result(tool_use_id)
+        self._calls_made += 1
+        self._fail_at("after_call", self._calls_made)
 
     # --- closing ---
 
@@ -628,7 +673,17 @@ class Stream:
 
     def _fall_silent(self) -> None:
         self._mouth.stop()
+        self._drop_answers()
+
+    def _drop_answers(self) -> None:
+        """Forget what was to be answered, and leave it to other streams."""
+        for job in (*self._jobs, *([self._answer] if self._answer else [])):
+            self._release(job)
         self._answer, self._jobs = None, []
+
+    def _release(self, job: _Job) -> None:
+        if job.cue is not None:
+            self._script.release(job.cue)
 
     def _say_goodbye(self) -> None:
         self._fall_silent()
@@ -649,6 +704,7 @@ class Stream:
 
     def _finish(self, outcome: str, reason: str) -> None:
         self._agenda.clear()
+        self._drop_answers()
         self.log.usage = self._usage.total
         if self._closed is not None:
             self.log.outcome, self.log.reason = outcome, reason
@@ -661,9 +717,13 @@ class Stream:
         self.log.documents = self._outbox.said
         self._fail_at("after_output", self._outbox.said)
 
-    def _fail_at(self, point: Literal["after_audio", "after_output", "in_response"], number: int) -> None:
+    def _fail_at(self, point: FaultPoint, number: int) -> None:
         for fault in self._faults:
-            if getattr(fault, point) == number:
+            if getattr(fault, point) != number:
+                continue
+            if fault.delay:
+                self._agenda.after(fault.delay, partial(self._break, fault))
+            else:
                 self._break(fault)
 
     def _break(self, fault: Fault) -> None:

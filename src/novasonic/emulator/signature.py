@@ -5,12 +5,14 @@ The signatures of what follows in the request's body are `novasonic.eventstream.
 
 import hashlib
 import hmac
+import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import parse_qsl, quote
+
+from novasonic.credentials import Credentials
 
 SERVICE: Final = "bedrock"
 """What a request to Bedrock Runtime is signed for."""
@@ -25,21 +27,6 @@ WRONG: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Credentials:
-    """A pair of keys, and what goes with temporary ones.
-
-    Attributes:
-        access_key: The name of the pair.
-        secret_key: What a request is signed with.
-        session_token: Of temporary credentials; None of others.
-    """
-
-    access_key: str
-    secret_key: str = field(repr=False)
-    session_token: str | None = field(default=None, repr=False)
-
-
 class UnsignedError(Exception):
     """The request is not accepted. `code` is the name of the service's exception, `str()` its text."""
 
@@ -48,24 +35,62 @@ class UnsignedError(Exception):
         self.code = code
 
 
+class Keyring:
+    """The credentials that a service knows, and how long it accepts each. No clock: it is told the time."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, tuple[Credentials, float]] = {}
+
+    def add(self, credentials: Credentials, *, until: float = math.inf) -> None:
+        """Accept credentials, beside the others, up to a time."""
+        self._keys[credentials.access_key] = credentials, until
+
+    def has_expired(self, credentials: Credentials, now: float) -> bool:
+        """Whether they are accepted no longer."""
+        _, until = self._keys[credentials.access_key]
+        return now >= until
+
+    def find(self, access_key: str, session_token: str | None, now: float) -> Credentials:
+        """Return the credentials with which a request says that it is signed.
+
+        Raises:
+            UnsignedError: If there are none, or no longer.
+        """
+        found, _ = self._keys.get(access_key, (None, 0.0))
+        if found is None or found.session_token != session_token:
+            raise UnsignedError(
+                "UnrecognizedClientException", "The security token included in the request is invalid."
+            )
+        if self.has_expired(found, now):
+            raise UnsignedError(
+                "ExpiredTokenException", "The security token included in the request is expired"
+            )
+        return found
+
+
+class Signed(NamedTuple):
+    """Who has signed a request, and its signature: the first link of the chain in the body."""
+
+    credentials: Credentials
+    signature: str
+
+
 def check(
     *,
     method: str,
     path: str,
     headers: Sequence[tuple[str, str]],
-    credentials: Credentials,
-    expired_token: str,
+    find: Callable[[str, str | None], Credentials],
     region: str,
     now: datetime,
-) -> str:
-    """Check the signature of a request, and return it: the first link of the chain in the body.
+) -> Signed:
+    """Check the signature of a request.
 
     Args:
         method: Of the request.
         path: As on the wire, with the query.
         headers: Lower-case names and values; HTTP/2's `:authority` counts as `host`.
-        credentials: Whose signature it must be.
-        expired_token: A session token that is refused as expired.
+        find: Gives the credentials of an access key and a session token, or raises `UnsignedError`.
         region: Of the service.
         now: By the service's clock.
 
@@ -80,13 +105,7 @@ def check(
     if not given.startswith(_ALGORITHM) or len(fields) < 3:  # noqa: PLR2004 - the three that it must have
         raise UnsignedError("AccessDeniedException", "Authorization header requires Signature Version 4")
     key_id, _, scope = fields["Credential"].partition("/")
-    if key_id != credentials.access_key:
-        raise _unknown()
-    token = values.get("x-amz-security-token")
-    if token == expired_token:
-        raise UnsignedError("ExpiredTokenException", "The security token included in the request is expired")
-    if token != credentials.session_token:
-        raise _unknown()
+    credentials = find(key_id, values.get("x-amz-security-token"))
     stamp = values.get("x-amz-date", "")
     _check_time(stamp, now)
     if scope != f"{stamp[:8]}/{region}/{SERVICE}/aws4_request":
@@ -97,13 +116,7 @@ def check(
     signature = _sign(canonical, stamp, scope, credentials.secret_key)
     if not hmac.compare_digest(signature, fields["Signature"]):
         raise UnsignedError("InvalidSignatureException", WRONG)
-    return signature
-
-
-def _unknown() -> UnsignedError:
-    return UnsignedError(
-        "UnrecognizedClientException", "The security token included in the request is invalid."
-    )
+    return Signed(credentials, signature)
 
 
 def _values(headers: Sequence[tuple[str, str]]) -> Mapping[str, str]:

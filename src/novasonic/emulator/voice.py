@@ -24,17 +24,20 @@ _SILENT: Final = b"\0\0"
 
 
 class Speaker:
-    """Makes sounds in threads, and keeps them: a `novasonic.emulator.mouth.Voice`.
+    """Makes sounds in threads, and keeps the last ones: a `novasonic.emulator.mouth.Voice`.
 
     Args:
         folders: Where sounds are looked for, before the emulator's own.
         speaks: Whether `espeak-ng` is used where it is installed; otherwise what has no sound is hummed.
+        most: How many bytes of sounds are kept. Twenty minutes, unless told otherwise: far more than all
+            streams together are about to say.
     """
 
-    def __init__(self, folders: Sequence[Path] = (), *, speaks: bool = True) -> None:
+    def __init__(self, folders: Sequence[Path] = (), *, speaks: bool = True, most: int = 64 * 2**20) -> None:
         self._folders = [*folders, SOUNDS]
         self._speaks = speaks
-        self._made: dict[tuple[Say, int], bytes] = {}
+        self._most = most
+        self._made: dict[tuple[Say, int], bytes] = {}  # the one that was used last comes last
         self._making: dict[tuple[Say, int], asyncio.Task[None]] = {}
 
     def __call__(self, say: Say, sample_rate: int) -> bytes | None:
@@ -42,11 +45,14 @@ class Speaker:
         if say.sound is None and (not self._speaks or say.seconds is not None):
             return hum(say, sample_rate)
         key = (say, sample_rate)
-        if key not in self._made and key not in self._making:
+        pcm = self._made.pop(key, None)
+        if pcm is not None:
+            self._made[key] = pcm
+        elif key not in self._making:
             self._making[key] = asyncio.get_running_loop().create_task(
                 self._make(key), name="novasonic-emulator-voice"
             )
-        return self._made.get(key)
+        return pcm
 
     def find(self, sound: str) -> Path:
         """Return the file of a sound.
@@ -72,6 +78,11 @@ class Speaker:
                 self.find(say.sound)
 
     @property
+    def kept(self) -> int:
+        """How many bytes of sounds are kept."""
+        return sum(map(len, self._made.values()))
+
+    @property
     def making(self) -> Sequence[asyncio.Task[None]]:
         """The sounds that are being made."""
         return list(self._making.values())
@@ -86,6 +97,8 @@ class Speaker:
     async def _make(self, key: tuple[Say, int]) -> None:
         try:
             self._made[key] = await asyncio.to_thread(self._render, *key)
+            while self.kept > self._most and len(self._made) > 1:
+                del self._made[next(iter(self._made))]
         finally:
             del self._making[key]
 
