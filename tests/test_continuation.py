@@ -33,26 +33,32 @@ from novasonic.messages import InputRole
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "allowed"),
+    ("kind", "name", "value", "allowed"),
     [
-        ("after", -1, "a number, 0 to 1000000"),
-        ("after", "360", "a number, 0 to 1000000"),
-        ("after", float("nan"), "a number, 0 to 1000000"),
-        ("at_latest", float("inf"), "a number, 0 to 1000000"),
-        ("at_latest", None, "a number, 0 to 1000000"),
-        ("carry", 31, "a number, 0 to 30"),
-        ("carry", True, "a number, 0 to 30"),
-        ("history_bytes", -1, "a whole number, 0 to 10000000"),
-        ("history_bytes", 40e3, "a whole number, 0 to 10000000"),
-        ("message_bytes", 3, "a whole number, 4 to 1000000"),
-        ("message_bytes", 4.5, "a whole number, 4 to 1000000"),
+        (Renewal, "after", -1, "a number, 0 to 1000000"),
+        (Renewal, "after", "360", "a number, 0 to 1000000"),
+        (Renewal, "after", float("nan"), "a number, 0 to 1000000"),
+        (Renewal, "at_latest", float("inf"), "a number, 0 to 1000000"),
+        (Renewal, "at_latest", None, "a number, 0 to 1000000"),
+        (Renewal, "carry", 31, "a number, 0 to 30"),
+        (Renewal, "carry", True, "a number, 0 to 30"),
+        (Renewal, "history_bytes", -1, "a whole number, 0 to 10000000"),
+        (Renewal, "history_bytes", 40e3, "a whole number, 0 to 10000000"),
+        (Renewal, "message_bytes", 3, "a whole number, 4 to 1000000"),
+        (Renewal, "message_bytes", 4.5, "a whole number, 4 to 1000000"),
+        (Retry, "attempts", -1, "a whole number, 0 to 1000"),
+        (Retry, "attempts", 1.5, "a whole number, 0 to 1000"),
+        (Retry, "attempts", False, "a whole number, 0 to 1000"),
+        (Retry, "delay", -0.5, "a number, 0 to 3600"),
+        (Retry, "longest", "10", "a number, 0 to 3600"),
+        (Retry, "jitter", 1.5, "a number, 0 to 1"),
     ],
 )
-def test_a_renewal_that_is_wrong_says_what_is_and_what_is_allowed(
-    name: str, value: object, allowed: str
+def test_what_is_wrong_with_a_setting_is_said_and_what_is_allowed(
+    kind: type[Renewal | Retry], name: str, value: Any, allowed: str
 ) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        Renewal(**{name: value})  # type: ignore[arg-type]
+        kind(**{name: value})
     assert str(caught.value) == f"{name} is {value!r}, but must be {allowed}"
 
 
@@ -62,25 +68,6 @@ def test_the_latest_moment_to_renew_is_not_before_the_first() -> None:
         ConfigurationError, match="at_latest is 99 s, but must not be sooner than after, 100 s"
     ):
         Renewal(after=100, at_latest=99)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "allowed"),
-    [
-        ("attempts", -1, "a whole number, 0 to 1000"),
-        ("attempts", 1.5, "a whole number, 0 to 1000"),
-        ("attempts", False, "a whole number, 0 to 1000"),
-        ("delay", -0.5, "a number, 0 to 3600"),
-        ("longest", "10", "a number, 0 to 3600"),
-        ("jitter", 1.5, "a number, 0 to 1"),
-    ],
-)
-def test_a_retry_that_is_wrong_says_what_is_and_what_is_allowed(
-    name: str, value: object, allowed: str
-) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        Retry(**{name: value})  # type: ignore[arg-type]
-    assert str(caught.value) == f"{name} is {value!r}, but must be {allowed}"
 
 
 # --- attempts ---------------------------------------------------------------------------------------------

@@ -1578,17 +1578,34 @@ def test_a_stream_may_have_heard_the_user_break_in_just_before_another_listens()
     assert [text for _, text in new.said()] == ["tell me.", "One.", "wait."]
 
 
-def test_who_breaks_in_on_two_streams_breaks_in_once() -> None:
-    """What one has said is still played, and what the other has said waits behind it."""
+def test_a_confirmation_may_be_under_way_while_the_user_breaks_in() -> None:
+    """What it confirms was begun, and is in history already."""
+    old = Service()
+    story(old, ("One.", 3.0))
+    new = old.hands_over()
+    old.now += 2.9
+    old.say(start("f", "TEXT", "ASSISTANT", "FINAL"))
+    assert types(new.say(messages.UserSpeechStart(offset_ms=100))) == ["UserSpeechStarted", "Interrupted"]
+    old.say(messages.TextOutput(content_id="f", content="One."), end("f", "TEXT", "PARTIAL_TURN"))
+    assert new.said() == [("USER", "tell me."), ("ASSISTANT", "One.")]
+
+
+def one_behind_the_other() -> Service:
+    """What an old stream has said is still played, and the user has typed meanwhile."""
     old = Service()
     old.conversation.player = Heard(3.0, 0.0)
     story(old, ("One.", 9.0))
     new = old.hands_over()
+    new.now += 3.0
     type_text(new.conversation, "And the weather?")
-    old.now += 1.0
     new.plans("It rains.")
+    return new
+
+
+def test_who_breaks_in_on_two_streams_breaks_in_once() -> None:
+    """What one has said is still played, and what the other has said waits behind it."""
+    new = one_behind_the_other()
     new.say(start("a", "AUDIO", "ASSISTANT"), *sound(1.0, "a"))
-    old.now += 2.0
     produced = new.say(messages.UserSpeechStart(offset_ms=3000))
     assert types(produced) == ["UserSpeechStarted", "Interrupted", "TurnEnded"]
     assert [(event.turn, event.heard) for event in new.of(Interrupted)] == [(2, 0.0)]
@@ -1604,15 +1621,9 @@ def test_who_breaks_in_on_two_streams_breaks_in_once() -> None:
 
 
 def test_an_answer_still_plays_although_a_later_one_was_confirmed_on_another_stream() -> None:
-    """That one does not know that its answer had to wait."""
-    old = Service()
-    old.conversation.player = Heard(3.0, 0.0)
-    story(old, ("One.", 9.0))
-    new = old.hands_over()
-    type_text(new.conversation, "And the weather?")
-    new.plans("It rains.")
+    """That one does not know that its answer has to wait."""
+    new = one_behind_the_other()
     new.speaks(1.0, stop="END_TURN")
-    old.now += 3.0
     new.confirms("It rains.", stop="END_TURN")
     new.say(messages.UserSpeechStart(offset_ms=3000))
     assert [event.turn for event in new.of(Interrupted)] == [2]
