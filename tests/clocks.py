@@ -11,7 +11,6 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any
 
-_SPEED = 12.0
 _GLANCE = 0.01  # real seconds: how often a virtual clock looks whether a thread is done
 
 
@@ -69,19 +68,28 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 class FastLoop(asyncio.SelectorEventLoop):
     """Lets every second pass in a twelfth of one."""
 
+    speed = 12.0
+
     def __init__(self) -> None:
         selector = _Selector()
-        selector.wait = lambda timeout: None if timeout is None else timeout / _SPEED
+        selector.wait = lambda timeout: None if timeout is None else timeout / self.speed
         super().__init__(selector)
 
     def time(self) -> float:
-        return super().time() * _SPEED
+        return super().time() * self.speed
+
+
+class BriskLoop(FastLoop):
+    """Lets every second pass in a quarter of one: a machine that is late by a moment is not late by a word."""
+
+    speed = 4.0
 
 
 CLOCKS: dict[str, type[asyncio.SelectorEventLoop]] = {
     "real": asyncio.SelectorEventLoop,
     "virtual": VirtualLoop,
     "fast": FastLoop,
+    "brisk": BriskLoop,
 }
 
 

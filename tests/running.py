@@ -66,7 +66,8 @@ type Running = Callable[[Scenario | None], AbstractAsyncContextManager[Service]]
 
 @pytest.fixture(
     params=[
-        pytest.param(in_memory, id="memory"),
+        # In memory nothing takes time, and the clock need not run.
+        pytest.param(in_memory, id="memory", marks=pytest.mark.clock("virtual")),
         pytest.param(over_the_wire, id="wire"),
     ]
 )

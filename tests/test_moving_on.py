@@ -27,7 +27,7 @@ from novasonic.session import SonicSession
 from novasonic.tools import tool
 from running import Running, speech
 
-pytestmark = pytest.mark.clock("fast")
+pytestmark = pytest.mark.clock("brisk")
 
 SOON = Renewal(after=0.5, at_latest=2.5)
 LONG = Say("This is a long story.", seconds=8)
