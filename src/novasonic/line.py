@@ -578,7 +578,7 @@ class Line:
                 patience = self._loop.time() + _CONFIRMED
             silence.put_over(bytes(2 * leg.settings.chunk_samples))
             await asyncio.sleep(seconds)
-        fold.leave()
+        self._on_events(fold.leave())
         await self._drop(leg)
 
     async def _drop(self, leg: _Leg) -> None:
