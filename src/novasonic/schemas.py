@@ -44,7 +44,10 @@ def schema_of(hint: object) -> dict[str, Any]:
 
 
 def _check_unions(hint: object) -> None:
-    """Keep away from msgspec what crashes the interpreter (0.20 to 0.22) once the type is forgotten again."""
+    """Keep away from msgspec what crashes the interpreter (up to 0.22) once the type is forgotten again.
+
+    It sees into types, not into the fields of classes.
+    """
     members = get_args(hint)
     if get_origin(hint) in {Union, UnionType}:
         collections = [each for each in members if _is_collection(each)]
