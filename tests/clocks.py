@@ -80,7 +80,7 @@ class FastLoop(asyncio.SelectorEventLoop):
 
 
 class BriskLoop(FastLoop):
-    """Lets every second pass in a quarter of one: a machine that is late by a moment is not late by a word."""
+    """Lets every second pass in a quarter of one: a machine that is a moment late is not late by a word."""
 
     speed = 4.0
 
