@@ -62,7 +62,7 @@ class Renewal:
         _check("at_latest", self.at_latest, 0, 1e6)
         _check("carry", self.carry, 0, 30)
         _check("history_bytes", self.history_bytes, 0, 10_000_000, whole=True)
-        _check("message_bytes", self.message_bytes, 4, 1_000_000, whole=True)
+        _check("message_bytes", self.message_bytes, 4, 500_000, whole=True)  # a document has a million
         if self.at_latest < self.after:
             raise ConfigurationError(
                 f"at_latest is {self.at_latest:g} s, but must not be sooner than after, {self.after:g} s"
