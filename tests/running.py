@@ -66,8 +66,7 @@ type Running = Callable[[Scenario | None], AbstractAsyncContextManager[Service]]
 
 @pytest.fixture(
     params=[
-        # In memory nothing takes time, and the clock need not run.
-        pytest.param(in_memory, id="memory", marks=pytest.mark.clock("virtual")),
+        pytest.param(in_memory, id="memory"),
         pytest.param(over_the_wire, id="wire"),
     ]
 )
