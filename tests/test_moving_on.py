@@ -33,8 +33,8 @@ SOON = Renewal(after=0.5, at_latest=2.5)
 LONG = Say("This is a long story.", seconds=8)
 
 
-@pytest.fixture
-def running() -> Running:
+@pytest.fixture(name="running")
+def _running() -> Running:
     return in_memory
 
 

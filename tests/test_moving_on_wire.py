@@ -3,11 +3,11 @@
 import pytest
 
 from running import Running, over_the_wire
-from test_moving_on import *  # noqa: F403
+from test_moving_on import *  # noqa: F403 - all of them
 
 pytestmark = pytest.mark.clock("brisk")
 
 
-@pytest.fixture
-def running() -> Running:  # type: ignore[no-redef]  # the wire in place of the memory
+@pytest.fixture(name="running")
+def _running() -> Running:
     return over_the_wire
