@@ -2,7 +2,7 @@
 UV ?= python3 -m uv
 RUN = $(UV) run
 
-.PHONY: help check lint types imports test bench demo clean
+.PHONY: help check lint types imports test bench load demo clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,8 +26,11 @@ test:  ## The tests, with branch coverage
 bench:  ## Cost and punctuality, side by side with the plain SDK
 	$(RUN) python -m bench
 
+load:  ## 20 pages at once, against the server of examples/browser
+	$(RUN) python -m bench.load
+
 demo:  ## A whole spoken conversation, offline
 	$(RUN) novasonic demo
 
 clean:  ## Remove what the tools leave
-	rm -rf .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist answer.wav
+	rm -rf .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache artifacts dist answer.wav
