@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import os
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -32,6 +33,7 @@ from novasonic.session import SonicSession, ask
 from novasonic.testing import (
     ScriptedTransport,
     SonicClock,
+    SonicEmulator,
     SonicScript,
     VirtualLoop,
     answers,
@@ -507,11 +509,35 @@ async def test_a_scenario_is_a_script_too(sonic_script: SonicScript) -> None:
     )
     async with SonicSession(transport=script) as session:
         assert (await session.ask("Hi!")).text == "Hello!"
-        with pytest.raises(AssertionError, match=r"1 turns left, of which the next is Turn\(heard='bye'"):
+        with pytest.raises(AssertionError, match="these turns are left: heard 'bye'"):
             sonic_script.assert_complete()
         assert (await session.ask(speech(1))).text == "Bye!"
     assert isinstance(script, MemoryConnector)
     assert sonic_script.progress() == ""
+
+
+# --- the emulator -----------------------------------------------------------------------------------------
+
+
+async def test_the_environment_leads_to_the_emulator_while_the_test_lasts(
+    sonic_emulator: SonicEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And to the last one that was asked for; keys of somebody else's are none of its business."""
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "somebody's")
+    first = sonic_emulator(Scenario(turns=[Turn(typed="*", says="Hello!")]), speed=20)
+    assert (await ask("Hi!")).text == "Hello!"
+    second = sonic_emulator([Scenario(turns=[Turn(typed="*", says="Welcome!")])], speed=20)
+    assert (await ask("Hi!")).text == "Welcome!"
+    assert [len(first.sessions), len(second.sessions)] == [1, 1]
+    assert os.environ["AWS_ENDPOINT_URL_BEDROCK_RUNTIME"] == second.endpoint_url
+    assert "AWS_SESSION_TOKEN" not in os.environ
+
+
+def test_an_emulator_that_cannot_start_says_why(sonic_emulator: SonicEmulator) -> None:
+    with pytest.raises(ConfigurationError, match=r"there is no sound 'missing\.wav'"):
+        sonic_emulator(Scenario(turns=[Turn(typed="*", says=[Say("Hello!", sound="missing.wav")])]))
+    with pytest.raises(ConfigurationError, match="speed is 0"):
+        sonic_emulator(speed=0)
 
 
 # --- turns ------------------------------------------------------------------------------------------------

@@ -81,9 +81,13 @@ class SonicScript:
             scripted.assert_complete()
         for played in self._played:
             if unused := played.unused():
-                raise AssertionError(
-                    f"the scenario has {len(unused)} turns left, of which the next is {unused[0]}"
+                turns = ", ".join(
+                    f"typed {turn.typed!r}"
+                    if turn.typed
+                    else f"heard {' '.join(each.text for each in turn.pieces)!r}"
+                    for turn in unused
                 )
+                raise AssertionError(f"the scenario was not played to its end; these turns are left: {turns}")
 
     def progress(self) -> str:
         """Return how far the scripts were played, for people; empty if there are none."""

@@ -23,12 +23,10 @@ def sonic_script(request: pytest.FixtureRequest) -> "Iterator[SonicScript]":
     """Scripted services in memory, which must be played to their end; see `novasonic.testing`."""
     from novasonic.testing.fixtures import SonicScript  # noqa: PLC0415 - see above
 
-    __tracebackhide__ = True
     node: pytest.Item = request.node
     script = node.stash[_SCRIPT] = SonicScript()
     yield script
-    if node.stash.get(_PASSED, False):
-        script.assert_complete()
+    _check(node, script)
 
 
 @pytest.fixture
@@ -36,12 +34,9 @@ def sonic_replay(request: pytest.FixtureRequest) -> "Iterator[SonicReplay]":
     """Recorded conversations, which must go as they went; see `novasonic.testing`."""
     from novasonic.testing.fixtures import SonicReplay  # noqa: PLC0415 - see above
 
-    __tracebackhide__ = True
-    node: pytest.Item = request.node
     replay = SonicReplay(request.path.parent)
     yield replay
-    if node.stash.get(_PASSED, False):
-        replay.assert_complete()
+    _check(request.node, replay)
 
 
 @pytest.fixture
@@ -68,6 +63,15 @@ def sonic_clock() -> "SonicClock":
     from novasonic.testing.clock import SonicClock  # noqa: PLC0415 - see above
 
     return SonicClock()
+
+
+def _check(test: pytest.Item, played: "SonicScript | SonicReplay") -> None:
+    """Fail a test that has passed, if it left something unplayed; where it was left is in no traceback."""
+    if test.stash.get(_PASSED, False):
+        try:
+            played.assert_complete()
+        except Exception as exc:  # noqa: BLE001 - what the program did wrong may be of any kind
+            pytest.fail(str(exc), pytrace=False)
 
 
 class _VirtualTime:
