@@ -24,7 +24,7 @@ test:  ## The tests, with branch coverage
 	$(RUN) pytest --cov
 
 docs:  ## The documentation, into docs/_build/html
-	$(RUN) sphinx-build --quiet --nitpicky --fail-on-warning --keep-going docs docs/_build/html
+	$(RUN) sphinx-build --quiet --fresh-env --fail-on-warning docs docs/_build/html
 
 pictures:  ## Draw the pictures of the documentation again
 	$(RUN) python tools/draw_protocol.py docs/protocol.svg

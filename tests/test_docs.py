@@ -189,6 +189,14 @@ async def test_what_a_page_shows_runs_as_shown(
                 del sys.modules[name]
 
 
+def test_the_first_screen_of_the_readme_is_a_sentence_an_install_line_and_a_program() -> None:
+    text = (ROOT / "README.md").read_text()
+    shown = r"# novasonic\n\n[^\n]+\.\n\n```console\n\$ pip install novasonic\n```\n\n```python\n(.*?)```\n"
+    first = re.match(shown, text, re.DOTALL)
+    assert first
+    assert len(first[1].splitlines()) < 20
+
+
 def test_whatever_does_not_run_says_why() -> None:
     for page in PAGES:
         for skipped in re.findall(r"<!-- skip: (.*?)-->", page.read_text()):
