@@ -1,7 +1,7 @@
 """Many sessions at once, a few at a time: the same question to every voice, and a table of the answers.
 
-`python many_sessions.py "Introduce yourself in one sentence." 4`: no more than four at the same time. AWS opens
-20 for an account, all of its programs together; whoever comes when all places are taken waits in line.
+`python many_sessions.py "Introduce yourself in one sentence." 4`: no more than four at the same time. AWS
+opens 20 for an account, all of its programs together; whoever comes when all are taken waits in line.
 """
 
 import asyncio
