@@ -165,7 +165,8 @@ class Samples:
 async def measure(sessions: int, seconds: float, folder: Path) -> tuple[list[Page], WatchedApp, Samples]:
     """Run all of it."""
     sys.path.insert(0, str(ROOT / "examples" / "browser"))
-    from bridge import Limits, Settings  # noqa: PLC0415 - they are an example, and no package
+    from bridge import Settings  # noqa: PLC0415 - an example, and no package
+    from limits import Limits  # noqa: PLC0415
     from server import configured, listening, make_app  # noqa: PLC0415
 
     says = [{"text": "This goes on for a while.", "seconds": seconds}]

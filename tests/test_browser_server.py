@@ -147,11 +147,12 @@ async def test_after_an_interruption_comes_no_more_of_what_it_cut(served: Server
     async with served.client() as page:
         await page.send("initialize")
         await page.send("text_message", text="Tell me a story.")
-        turn = (await page.until("audio_response"))["turn"]
+        for _ in range(15):  # more than a second; by now the service has sent three, and the rest waits
+            turn = (await page.until("audio_response"))["turn"]
         await page.speak(HELLO)
         cut = await page.until("interrupted")
         assert cut["turn"] == turn
-        assert 0 < cut["heard"] < 10, "it was told while half a second was ahead, and nothing like the 20 s"
+        assert 0.5 < cut["heard"] < 10, "and nothing like the twenty seconds"
         at = len(page.seen)
         await page.until("text_response", text="How are you?", isFinal=True)
         after = [

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Never
 from uuid import uuid4
 
-import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 import messages
+from limits import Allowance, Limits
 from novasonic import (
     AudioChunk,
     ConfigurationError,
@@ -44,31 +44,6 @@ from pacing import Pacer
 logger = logging.getLogger("browser.bridge")
 
 INPUT_RATE = 16_000
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one page, and all of them together, may ask for.
-
-    Attributes:
-        sessions: Conversations at once. Whoever comes then is told so. AWS's own quota is 20 streams.
-        message_bytes: The longest message of a page; a longer one closes its socket.
-        messages_per_second: And as many as `messages_at_once` after a pause.
-        audio_per_second: Seconds of audio in a second, and `audio_at_once` after a pause: a client may send
-            a recording faster than it plays.
-        initialize_within: Seconds in which a socket has to say `initialize`.
-        idle_after: Seconds in which nobody says anything, until a conversation ends.
-        send_within: Seconds in which a page has to take what is sent, or its socket is closed.
-    """
-
-    sessions: int = 20
-    message_bytes: int = 256 * 1024
-    messages_per_second: float = 200.0
-    messages_at_once: float = 1000.0
-    audio_per_second: float = 2.0
-    audio_at_once: float = 60.0
-    initialize_within: float = 10.0
-    idle_after: float = 300.0
-    send_within: float = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,21 +94,6 @@ class Ending(Exception):  # noqa: N818 - most conversations end without an error
         return cls("error", close=1013 if isinstance(exc, ThrottledError) else 1011, error=error)
 
 
-class Allowance:
-    """So much in a second, and more at once after a pause."""
-
-    def __init__(self, per_second: float, at_once: float) -> None:
-        self._per_second, self._at_once = per_second, at_once
-        self._left, self._at = at_once, asyncio.get_running_loop().time()
-
-    def take(self, amount: float) -> bool:
-        """Take so much, and return whether there was so much left."""
-        now = asyncio.get_running_loop().time()
-        self._left = min(self._at_once, self._left + (now - self._at) * self._per_second) - amount
-        self._at = now
-        return self._left >= 0
-
-
 class Bridge:
     """Serves one socket.
 
@@ -173,12 +133,12 @@ class Bridge:
 
     @property
     def tokens(self) -> int:
-        """How many the service has counted."""
+        """How many tokens the service has counted."""
         return 0 if self.session is None else self.session.usage.total
 
     @property
     def talking(self) -> bool:
-        """Whether there is a session, for the service, too."""
+        """Whether its session is open, or still being closed."""
         return self.session is not None and self.session.state is not SessionState.CLOSED
 
     def end(self, reason: str) -> None:

@@ -59,9 +59,7 @@ class Initialize(_Message, frozen=True, kw_only=True, tag="initialize"):
     aws_access_key_id: str | None = None
     aws_secret_access_key: str | None = None
     aws_session_token: str | None = None
-    aws_region: Annotated[str, msgspec.Meta(pattern="^[a-z0-9-]*$")] | None = (
-        None  # becomes part of an address
-    )
+    aws_region: Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9-]*\Z")] | None = None  # part of an address
     system_prompt: str | None = None
     voice_id: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     audio_format: AudioFormat = "base64"

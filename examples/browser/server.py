@@ -43,8 +43,9 @@ from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
 import novasonic
-from bridge import Bridge, Limits, Settings
+from bridge import Bridge, Settings
 from guard import Guard
+from limits import Limits
 from novasonic import SessionLimiter, SonicError, tool
 from novasonic.cli import emulator_process
 from novasonic.models import MODELS
@@ -71,7 +72,7 @@ async def weather(city: str, day: Literal["today", "tomorrow"] = "today") -> dic
         day: "today" or "tomorrow".
     """
     await asyncio.sleep(0.4)  # a request to a weather service: put your own tools here
-    return {"city": city, "day": day, "sky": "sunny", "celsius": 21}
+    return {"city": city, "day": day, "sky": "sunny" if day == "today" else "rainy"}
 
 
 class Switchboard:
@@ -188,7 +189,7 @@ def listening(host: str, port: int) -> socket.socket:
 async def emulated(scenario: str) -> AsyncGenerator[None]:
     """Run an emulator, and lead all sessions there."""
     async with emulator_process(scenario) as env:
-        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):  # those of other keys
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CREDENTIAL_EXPIRATION"):  # those of other keys
             os.environ.pop(name, None)
         os.environ.update(env)
         yield
@@ -214,17 +215,16 @@ async def serve(options: argparse.Namespace) -> None:
             client_credentials=options.allow_client_credentials,
             emulated=options.emulator is not None,
         )
-        app = make_app(settings, origins=[*own, *options.origin], token=os.environ.get(TOKEN) or None)
+        origins = own + [each.rstrip("/") for each in options.origin]
+        app = make_app(settings, origins=origins, token=os.environ.get(TOKEN) or None)
         print(f"http://localhost:{port}/ until Ctrl-C", flush=True)
         await configured(app, limits).serve(sockets=[listener])
 
 
 def _limit(text: str) -> tuple[str, str]:
     name, found, value = text.partition("=")
-    if not found or name not in Limits.__struct_fields__:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is none of {', '.join(Limits.__struct_fields__)}, =NUMBER"
-        )
+    if not found or name not in LIMITS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=NUMBER with one of {', '.join(LIMITS)}")
     return name, value
 
 

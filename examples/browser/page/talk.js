@@ -193,7 +193,8 @@ class Conversation {
     this.ready = false; // whether the server listens
     this.over = false;
     this.waiting = []; // what was typed before it did
-    this.playing = false;
+    this.user = "listening"; // what goes on while the assistant does not speak
+    this.playing = this.mending = false;
   }
 
   async open(settings, microphone) {
@@ -262,7 +263,7 @@ class Conversation {
     switch (message.type) {
       case "initialized":
         this.ready = true;
-        this.rest();
+        this.tell();
         this.waiting.splice(0).forEach((text) => this.send({ type: "text_message", text }));
         break;
       case "transcription":
@@ -292,23 +293,31 @@ class Conversation {
     }
   }
 
+  /** The user has begun to speak, or has spoken; or the way to the service is being mended. */
   changed(state) {
     clearTimeout(this.timer);
-    if (state === "reconnected") return this.rest();
-    if (state === "heard") this.timer = setTimeout(() => this.rest(), THINKING);
-    this.view.show({ hearing: "hearing", heard: "thinking", reconnecting: "reconnecting" }[state] ?? "listening");
+    if (state === "hearing") this.user = "hearing";
+    if (state === "heard") this.think();
+    if (state === "reconnecting" || state === "reconnected") this.mending = state === "reconnecting";
+    this.tell();
+  }
+
+  think() {
+    this.user = "thinking";
+    this.timer = setTimeout(() => {
+      this.user = "listening";
+      this.tell();
+    }, THINKING);
   }
 
   played(playing) {
-    if (this.over || !this.ready) return;
     this.playing = playing;
-    clearTimeout(this.timer);
-    if (playing) this.view.show("speaking");
-    else this.rest();
+    if (playing) this.user = "listening";
+    this.tell();
   }
 
-  rest() {
-    this.view.show(this.playing ? "speaking" : "listening");
+  tell() {
+    if (this.ready && !this.over) this.view.show(this.mending ? "reconnecting" : this.playing ? "speaking" : this.user);
   }
 
   async closed(code, reason) {
