@@ -46,7 +46,7 @@ from novasonic.recorder import Recorder
 from novasonic.recording import Recording
 from novasonic.reply import Answer, Reply
 from novasonic.runner import ToolRunner
-from novasonic.settings import Settings, check_text
+from novasonic.settings import Settings, check_text, check_type
 from novasonic.speech import Form, Speech
 from novasonic.tools import AnyTool, Tool, ToolContext, offered, result_text
 from novasonic.transport import Connector
@@ -234,13 +234,9 @@ class SonicSession:
         for oddity in self._oddities:
             warnings.warn(oddity, stacklevel=2)
 
-        for name, value, kind in (
-            ("renewal", renewal, Renewal),
-            ("retry", retry, Retry),
-            ("limiter", limiter, SessionLimiter),
-        ):
-            if value is not None and not isinstance(value, kind):
-                raise ConfigurationError(f"{name} is {value!r}, but must be a {kind.__name__}, or None")
+        check_type("renewal", renewal, Renewal, or_none=True)
+        check_type("retry", retry, Retry, or_none=True)
+        check_type("limiter", limiter, SessionLimiter, or_none=True)
         if resume is not None and history:
             raise ConfigurationError("history cannot be given together with resume, which has its own")
         self._renewal, self._retry, self._limiter = renewal, retry, limiter
