@@ -122,6 +122,12 @@ async def taped(
     return path
 
 
+def spec(number: int) -> ToolSpec:
+    """A tool, with a number deep inside."""
+    schema = {"type": "object", "properties": {}, "required": [1, {"y": number}]}
+    return ToolSpec(name="go", description="Goes.", schema=schema)
+
+
 @pytest.mark.parametrize(
     ("options", "path", "recorded", "sent"),
     [
@@ -135,11 +141,9 @@ async def taped(
         ({"tools": []}, "event.promptStart.toolUseOutputConfiguration.mediaType", "application/json", None),
         (
             {
-                "tools": [
-                    ToolSpec(name="go", description="Goes.", schema={"type": "object", "x": [1, {"y": 3}]})
-                ]
+                "tools": [spec(3)],
             },
-            "event.promptStart.toolConfiguration.tools[0].toolSpec.inputSchema.json.x[1].y",
+            "event.promptStart.toolConfiguration.tools[0].toolSpec.inputSchema.json.required[1].y",
             2,
             3,
         ),
@@ -148,7 +152,7 @@ async def taped(
 async def test_each_setting_that_has_changed_is_named(
     tmp_path: Path, options: dict[str, Any], path: str, recorded: Any, sent: Any
 ) -> None:
-    tools = [ToolSpec(name="go", description="Goes.", schema={"type": "object", "x": [1, {"y": 2}]})]
+    tools = [spec(2)]
     call = await taped(tmp_path / "call.jsonl", ask_twice, tools=tools)
     with pytest.raises(ReplayError, match=re.escape(path)) as caught:
         async with SonicSession(transport=replay(call), **{"tools": tools, **options}):
