@@ -47,7 +47,7 @@ def number_of(pcm: bytes) -> int:
     if len(pcm) != len(_SILENCE):
         raise ValueError(f"a frame of {len(pcm)} bytes")
     *digits, loud = _MARK.unpack_from(pcm)
-    number = sum(digit << 8 * place for place, digit in enumerate(digits))
+    number: int = sum(digit << 8 * place for place, digit in enumerate(digits))
     if loud not in {0, 1} or not 0 < number < 2**32 or frame(number, loud=bool(loud)) != pcm:
         raise ValueError("a frame that is not whole")
     return number

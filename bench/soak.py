@@ -49,9 +49,8 @@ def _three_hours(length: float, seed: int) -> list[str]:
     tracemalloc.stop()
     account, growth = result.account, result.growth or 0
     print(f"one conversation of {result.seconds / 3600:.2f} h, in {time.perf_counter() - began:.0f} s")
-    print(
-        f"  asked: {dict(result.exchanges)}, broken into {result.cuts} times, left alone {result.absences} times"
-    )
+    print(f"  asked: {dict(result.exchanges)}")
+    print(f"  broken into {result.cuts} times, left alone for minutes {result.absences} times")
     print(f"  moved on: {dict(result.renewals)}; streams at once: {result.at_once}")
     print(
         f"  frames of the user: {account.given} given, {account.heard} heard, {account.replayed} heard again"

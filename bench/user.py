@@ -132,7 +132,7 @@ class User:
             UnansweredError: If there is no answer in time.
         """
         await self._until(lambda: exchange.last in self._answered or AND_SO_ON in self._answered, exchange)
-        while not self.ended and (left := self.ears.until - self._loop.time()) > 0:
+        while not self.ended and (left := self.ears.until - self._loop.time()) > 0:  # noqa: ASYNC110 - it is time
             await asyncio.sleep(left)
 
     async def beginning(self, exchange: Exchange) -> None:

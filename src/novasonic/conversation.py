@@ -878,7 +878,7 @@ class Fold:
         return self._stop_waiting(message)
 
     def _has_spoken(self, block: _Block, now: float) -> None:
-        """Take note that words have come: with the first ones, it speaks about what it had time to think of."""
+        """Take note that words have come: with the first, it speaks about what it had time to think of."""
         record = self._record
         record.unfinished = None
         if block.begins:
