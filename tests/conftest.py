@@ -18,7 +18,7 @@ settings.load_profile("novasonic")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", 'clock(name): the loop\'s clock: "real", "virtual" or "fast"')
+    config.addinivalue_line("markers", 'clock(name): the loop\'s clock: "real", "virtual", "fast" or "brisk"')
 
 
 def pytest_asyncio_loop_factories(
@@ -37,6 +37,8 @@ def _never_blocks() -> Iterator[None]:
         for function in watch.functions.values():
             # The SDK runs a loop of its own there, in a thread.
             function.can_block_in("novasonic/threads.py", "run")
+            # A test may wait for its emulator: its loop is nobody else's.
+            function.can_block_in("novasonic/testing/fixtures.py", "__call__")
         yield
 
 

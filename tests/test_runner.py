@@ -300,7 +300,7 @@ async def test_a_tool_that_cancels_itself_is_answered() -> None:
 async def test_a_barge_in_cancels_the_tools_that_want_it_and_no_others() -> None:
     async def wait(seconds: float) -> str:
         """Wait."""
-        await asyncio.sleep(seconds)
+        await pass_time(seconds)
         return "done"
 
     bench = Bench(

@@ -483,7 +483,7 @@ class TestSpeaking:
         assert asyncio.get_running_loop().time() - started <= 5
         assert service.closed
         released.set()
-        await asyncio.sleep(0.1)
+        await pass_time(0.1)
 
     async def test_a_tool_that_the_program_runs_ends_the_question(self, service: FakeService) -> None:
         """Nobody else could answer the call while the program waits for the reply."""

@@ -257,7 +257,7 @@ async def test_a_tool_that_blocks_its_thread_delays_no_audio(monkeypatch: pytest
     @tool
     def block() -> str:
         """Block the thread."""
-        time.sleep(10)
+        threading.Event().wait(10)
         return "awake"
 
     turn = Turn(typed="*", calls=[ToolCall("block")], then="It is {result}.")

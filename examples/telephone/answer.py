@@ -165,7 +165,7 @@ def server_of(telephone: Telephone) -> uvicorn.Server:
             telephone.app,
             log_config=None,
             access_log=False,
-            ws="websockets-sansio",  # as newer versions have it by themselves
+            ws="websockets-sansio",
             ws_max_size=_LONGEST_MESSAGE,
             ws_per_message_deflate=False,
             timeout_graceful_shutdown=10,
@@ -199,7 +199,11 @@ async def main(arguments: Sequence[str] | None = None) -> None:
     await asyncio.to_thread(importlib.import_module, "novasonic.bedrock")
     async with contextlib.AsyncExitStack() as stack:
         if options.emulator:
-            for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):  # those of other keys
+            for name in (
+                "AWS_PROFILE",
+                "AWS_SESSION_TOKEN",
+                "AWS_CREDENTIAL_EXPIRATION",
+            ):  # those of other keys
                 os.environ.pop(name, None)
             os.environ.update(await stack.enter_async_context(emulator_process()))
         print(f"The webhook for calls is http://{options.host}:{listener.getsockname()[1]}/voice", flush=True)

@@ -208,6 +208,9 @@ class Line:
             self._minding.cancel()
             await asyncio.wait({self._minding})
         legs = [leg for leg in (self._current, self._spare, *self._leaving.values()) if leg is not None]
+        if self._spare is not None:
+            self._spare = None
+            self._give_back()
         await asyncio.gather(*(leg.open.aclose() for leg in legs))
         if self._leaving:
             await asyncio.wait(self._leaving)
@@ -255,14 +258,15 @@ class Line:
             if leg is origin:
                 return messages.tool_block(text, prompt_name=leg.open.prompt_name, tool_use_id=id_)
             # A call is known on its own stream only.
-            assert leg.fold is not None  # noqa: S101 - it listens
-            self._on_events(leg.fold.answered(id_, text, self._loop.time()))
             run = replace(ToolRun.of(call), result=msgspec.json.decode(text))
             return _typed(continuation.told(run), leg, by_user=False)
 
-        await self._say(block)
+        leg = await self._say(block)
+        if leg is not origin and leg.fold is not None:
+            self._on_events(leg.fold.answered(id_, text, self._loop.time()))
 
-    async def _say(self, block: Callable[[_Leg], Sequence[InputMessage]]) -> None:
+    async def _say(self, block: Callable[[_Leg], Sequence[InputMessage]]) -> _Leg:
+        """Send what belongs together on the stream that listens, whichever that is by then; return it."""
         while True:
             await self._moved.wait()
             leg = self._current
@@ -273,7 +277,7 @@ class Line:
                 if self._over or (leg is self._current and leg.listens):
                     raise
             else:
-                return
+                return leg
 
     # --- what comes ---------------------------------------------------------------------------------------
 
@@ -402,29 +406,36 @@ class Line:
         settings = self.settings if update is None else update.settings
         try:
             spare = self._spare = await self._open(settings, settings.open_timeout)
-        except TransportError as exc:
+        except BaseException as exc:
             self._give_back()
-            if update is not None:
-                self._updated(exc)
-                return
-            logger.warning("the next stream could not be opened: %s", exc)
-            await self._change(_OPENING_AGAIN)
+            if not isinstance(exc, SonicError):
+                raise
+            await self._cannot_move(exc)
             return
         prepared_at = loop.time()
         while spare.lost is None and leg.lost is None and not ready():
             if loop.time() - prepared_at > _PREPARED:
-                spare.lost = TimeoutError()  # it would soon be given up by the service
-            else:
-                await self._change(_LOOK)
+                break
+            await self._change(_LOOK)
         self._spare = None
-        if spare.lost is not None:
-            self._part(spare, self._drop(spare))
-        elif leg.lost is not None:
+        if leg.lost is not None:
             self._switch(spare, "error", lost_at=loop.time())
-            self._give_back()
-        else:
+            self._part(leg, self._drop(leg))
+        elif spare.lost is None and ready():
             self._switch(spare, plan.reason)
             self._part(leg, self._retire(leg))
+        else:
+            self._part(spare, self._drop(spare))
+            if isinstance(spare.lost, Exception):
+                await self._cannot_move(spare.lost)
+
+    async def _cannot_move(self, failure: Exception) -> None:
+        """Stay on the stream that there is, as the next one failed."""
+        if self._update is not None:
+            self._updated(failure)
+        else:
+            logger.warning("the next stream could not be opened: %s", failure)
+            await self._change(_OPENING_AGAIN)
 
     async def _recover(self, leg: _Leg, reason: Reason = "error") -> None:
         """Open another stream in place of one that is gone; or end, if there is no hope of that."""
@@ -516,9 +527,11 @@ class Line:
 
     def _again_from(self, fold: Fold, now: float, *, lost: bool) -> int | None:
         """Return the first sample that another stream must hear again; None if there is none."""
-        if fold.untold is not None and (fold.user_speaks or fold.owes(now)):
-            return fold.untold
         rate, sent = self.settings.input_rate, self._voice.next
+        if fold.untold is not None and (fold.user_speaks or fold.owes(now)):
+            # All of it may be text by now, and only its end not reported: nobody would answer the silence.
+            rest = self._voice.latest((sent - fold.untold) / rate)
+            return fold.untold if audio.level(rest) > _LOUD else None
         if lost:
             seconds = (self._renewal or Renewal()).carry
             if seconds and audio.level(self._voice.latest(seconds)) > _LOUD:
@@ -562,13 +575,13 @@ class Line:
             leg.settings.chunk_samples / leg.settings.input_rate,
         )
         stream.listen_to(silence)
-        patience = self._loop.time() + _CONFIRMED
-        while not fold.over and leg.lost is None and self._loop.time() < patience:
+        patience, end = self._loop.time() + _CONFIRMED, leg.opened_at + leg.settings.model.limits.stream
+        while not fold.over and leg.lost is None and self._loop.time() < min(patience, end):
             if self._conversation.audible(self._loop.time()):
                 patience = self._loop.time() + _CONFIRMED
             silence.put_over(bytes(2 * leg.settings.chunk_samples))
             await asyncio.sleep(seconds)
-        fold.leave()
+        self._on_events(fold.leave())
         await self._drop(leg)
 
     async def _drop(self, leg: _Leg) -> None:

@@ -227,7 +227,7 @@ class Mouth:
         first = not response.segments
         segment = _Segment(
             say=say,
-            chunks=_chunks(pcm, self.sample_rate, self._behaviour.chunk_bytes),
+            chunks=chunks(pcm, self.sample_rate, self._behaviour.chunk_bytes),
             seconds=len(pcm) / (self.sample_rate * 2),
         )
         response.segments.append(segment)
@@ -325,7 +325,7 @@ def _token_bytes(sample_rate: int) -> int:
     return sample_rate // TOKENS_A_SECOND * 2
 
 
-def _chunks(pcm: bytes, sample_rate: int, sizes: Sequence[int]) -> list[tuple[int, bytes]]:
+def chunks(pcm: bytes, sample_rate: int, sizes: Sequence[int]) -> list[tuple[int, bytes]]:
     """Cut a sound as the service does: two tokens each, and five or six in the last.
 
     The last token is filled with silence: the service sends no part of one.
@@ -336,9 +336,9 @@ def _chunks(pcm: bytes, sample_rate: int, sizes: Sequence[int]) -> list[tuple[in
         count = len(pcm) // token
         last = min(count, _LAST_TOKENS - count % 2)
         sizes = [_CHUNK_TOKENS * token] * ((count - last) // _CHUNK_TOKENS) + [last * token]
-    chunks, start = list[tuple[int, bytes]](), 0
+    found, start = list[tuple[int, bytes]](), 0
     while start < len(pcm):
-        end = start + sizes[len(chunks) % len(sizes)]
-        chunks.append((start, pcm[start:end]))
+        end = start + sizes[len(found) % len(sizes)]
+        found.append((start, pcm[start:end]))
         start = end
-    return chunks
+    return found

@@ -20,6 +20,7 @@ import ssl
 import struct
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -659,7 +660,11 @@ class _Call:
                 assert_never(output.how)
 
     def _respond(self, status: int, content_type: str, request_id: str | None, error: str = "") -> None:
-        headers = [(":status", str(status)), ("content-type", content_type)]
+        headers = [
+            (":status", str(status)),
+            ("content-type", content_type),
+            ("date", formatdate(usegmt=True)),
+        ]
         if request_id is not None:
             headers.append(("x-amzn-requestid", request_id))
         if error:
