@@ -13,30 +13,41 @@ from novasonic.testing import VirtualLoop
 
 __all__ = ["CLOCKS", "FastLoop", "VirtualLoop", "pass_time"]
 
-_SPEED = 12.0
-
 
 class _Selector(selectors.DefaultSelector):
-    """A selector that waits for a twelfth of the time."""
+    """A selector that waits for a part of the time."""
+
+    def __init__(self, speed: float) -> None:
+        super().__init__()
+        self._speed = speed
 
     def select(self, timeout: float | None = None) -> Any:
-        return super().select(None if timeout is None else timeout / _SPEED)
+        return super().select(None if timeout is None else timeout / self._speed)
 
 
 class FastLoop(asyncio.SelectorEventLoop):
     """Lets every second pass in a twelfth of one."""
 
+    speed = 12.0
+
     def __init__(self) -> None:
-        super().__init__(_Selector())
+        super().__init__(_Selector(self.speed))
 
     def time(self) -> float:
-        return super().time() * _SPEED
+        return super().time() * self.speed
+
+
+class BriskLoop(FastLoop):
+    """Lets every second pass in a quarter of one: a machine that is a moment late is not late by a word."""
+
+    speed = 4.0
 
 
 CLOCKS: dict[str, type[asyncio.SelectorEventLoop]] = {
     "real": asyncio.SelectorEventLoop,
     "virtual": VirtualLoop,
     "fast": FastLoop,
+    "brisk": BriskLoop,
 }
 
 

@@ -18,7 +18,7 @@ settings.load_profile("novasonic")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", 'clock(name): the loop\'s clock: "real", "virtual" or "fast"')
+    config.addinivalue_line("markers", 'clock(name): the loop\'s clock: "real", "virtual", "fast" or "brisk"')
 
 
 def pytest_asyncio_loop_factories(

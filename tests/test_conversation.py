@@ -2,8 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import strategies
 from novasonic import messages
-from novasonic.conversation import Conversation, Message, read_on
+from novasonic.conversation import Conversation, Fold, Left, Message, read_on
 from novasonic.errors import RemoteProtocolError
 from novasonic.events import (
     AudioChunk,
@@ -39,16 +39,42 @@ RATE: Final = 24_000
 
 
 class Service:
-    """Speaks to a conversation in blocks with made-up ids, and keeps what comes of it."""
+    """Speaks to a conversation over one stream, in blocks with made-up ids, and keeps what comes of it."""
 
-    def __init__(self, conversation: Conversation | None = None) -> None:
+    def __init__(self, conversation: Conversation | None = None, before: "Service | None" = None) -> None:
         self.conversation = conversation or Conversation()
-        self.events: list[Event] = []
-        self.now = 100.0
+        self.fold = self.conversation.fold
+        self.events: list[Event] = [] if before is None else before.events
+        self._clock: list[float] = [100.0] if before is None else before._clock  # one for all streams
         self._ids = (f"block {number}" for number in itertools.count(1))
 
+    @property
+    def now(self) -> float:
+        return self._clock[0]
+
+    @now.setter
+    def now(self, now: float) -> None:
+        self._clock[0] = now
+
     def say(self, *said: OutputMessage) -> list[Event]:
-        produced = [event for message in said for event in self.conversation.feed(message, self.now)]
+        produced = [event for message in said for event in self.fold.feed(message, self.now)]
+        self.events += produced
+        return produced
+
+    def hands_over(self, *, base: int = 0) -> "Service":
+        """Another stream listens from now on; this one finishes what it says."""
+        self.events += self.conversation.move_on(base=base, lost=False)
+        return Service(self.conversation, self)
+
+    def is_lost(self, *, base: int = 0) -> tuple[Left, "Service"]:
+        """This stream is gone; return what it leaves, and another."""
+        left = self.conversation.left(lost=True)
+        self.events += self.conversation.move_on(base=base, lost=True)
+        return left, Service(self.conversation, self)
+
+    def is_left(self) -> list[Event]:
+        """Nobody waits for more of this stream."""
+        produced = self.fold.leave()
         self.events += produced
         return produced
 
@@ -136,6 +162,12 @@ def type_text(conversation: Conversation, text: str, now: float = 100.0) -> None
     """What a session tells the conversation when the program types."""
     for message in messages.text_block(text, prompt_name="p", role="USER", interactive=True):
         conversation.sent(message, now)
+
+
+def answers(conversation: Conversation, id_: str, text: str, now: float) -> list[Event]:
+    """Answer a tool call."""
+    block = messages.tool_block(text, prompt_name="p", tool_use_id=id_)
+    return [event for message in block for event in conversation.sent(message, now)]
 
 
 class Heard:
@@ -1043,12 +1075,6 @@ def test_a_user_whose_words_come_while_the_model_tells_what_a_tool_found_ends_no
     assert [(event.turn, event.reason) for event in service.of(TurnEnded)] == [(1, "END_TURN")]
 
 
-def answers(conversation: Conversation, id_: str, text: str, now: float) -> list[Event]:
-    """Answer a tool call."""
-    block = messages.tool_block(text, prompt_name="p", tool_use_id=id_)
-    return [event for message in block for event in conversation.sent(message, now)]
-
-
 def test_a_call_and_its_answer_are_told_and_kept() -> None:
     service = Service()
     service.hears_user("what is the weather?")
@@ -1339,15 +1365,818 @@ def test_usage_adds_up_at_the_prices_of_the_model() -> None:
     assert service.conversation.usage.cost() == second.total.cost() > second.delta.cost()
 
 
+# --- one stream after the other ---------------------------------------------------------------------------
+
+
+def story(service: Service, *segments: tuple[str, float], confirmed: int = 0) -> None:
+    """An answer to the user, all of which has come; the first so many segments were heard."""
+    service.hears_speech()
+    service.hears_user("tell me.")
+    for at, (text, length) in enumerate(segments, 1):
+        service.plans(text)
+        service.speaks(length, stop="END_TURN" if at == len(segments) else "PARTIAL_TURN")
+    for text, _ in segments[:confirmed]:
+        service.confirms(text)
+
+
+def test_an_old_stream_finishes_what_it_says_while_another_listens() -> None:
+    old = Service()
+    old.hears_user("tell me.")
+    old.plans("One.")
+    old.say(start("a", "AUDIO", "ASSISTANT"), *sound(1.0, "a"))
+    new = old.hands_over()
+    assert types(old.say(*sound(1.0, "a"), end("a", "AUDIO", "PARTIAL_TURN"))) == ["AudioChunk"]
+    assert types(old.plans("Two.")) == ["Transcript"]
+    assert types(old.speaks(1.5, stop="END_TURN")) == ["AudioChunk", "TurnEnded"]
+    old.now += 4
+    new.hears_speech()
+    new.hears_user("and then?")
+    assert [event.turn for event in (*old.confirms("One."), *old.confirms("Two."))] == [1, 1]
+    assert old.fold.over
+    new.plans("Three.")
+    new.speaks(stop="END_TURN")
+    assert [event.turn for event in new.of(TurnStarted)] == [1, 2]
+    assert [(event.turn, event.reason) for event in new.of(TurnEnded)] == [(1, "END_TURN"), (2, "END_TURN")]
+    assert seconds(event for event in new.events if event.turn == 1) == pytest.approx(3.5)
+    assert new.said() == [
+        ("USER", "tell me."),
+        ("ASSISTANT", "One. Two."),
+        ("USER", "and then?"),
+        ("ASSISTANT", "Three."),
+    ]
+
+
+@pytest.mark.parametrize("when", ["before", "during", "never opened"])
+@pytest.mark.parametrize("answering", [True, False])
+def test_only_the_stream_that_listens_tells_about_the_user(when: str, *, answering: bool) -> None:
+    """It hears again what the old one had not turned into text."""
+    old = Service()
+    if answering:
+        old.plans("Something long.")
+    old.say(messages.UserSpeechStart(offset_ms=400))
+    if when == "before":
+        old.say(start("u", "TEXT", "USER", "FINAL"))
+    new = old.hands_over()
+    if when == "during":
+        old.say(start("u", "TEXT", "USER", "FINAL"))
+    said = messages.TextOutput(content_id="u", role="USER", content="how are you?")
+    assert old.say(said, messages.UserSpeechEnd(offset_ms=900), end("u", "TEXT", "PARTIAL_TURN")) == []
+    new.hears_speech(400, 900)
+    new.hears_user("how are you?")
+    assert [event.text for event in new.of(Transcript) if event.role == "USER"] == ["how are you?"]
+    assert new.said()[-1] == ("USER", "how are you?")
+    assert old.say(messages.UserSpeechStart(offset_ms=2000)) == []
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_an_old_stream_begins_nothing_new(*, finished: bool) -> None:
+    """What the user has asked is asked again of the one that listens."""
+    old = Service()
+    if finished:
+        story(old, ("One.", 1.0), confirmed=1)
+    before = old.said()
+    new = old.hands_over()
+    assert old.plans("Two.") == old.speaks(stop="END_TURN") == old.calls("t1") == []
+    assert old.confirms("Three.") == []
+    assert old.say(*sound(0.1, "x"), messages.TextOutput(content_id="y", content="Two.")) == []
+    assert old.say(messages.ToolUse(content_id="z", tool_use_id="t2")) == old.is_left() == []
+    assert new.said() == before
+
+
+def test_what_is_counted_on_several_streams_adds_up() -> None:
+    old = Service(Conversation(usage=Usage(speech_output=1)))
+    old.say(messages.UsageEvent(delta=Usage(speech_input=10)))
+    new = old.hands_over()
+    new.say(messages.UsageEvent(delta=Usage(speech_input=100)))
+    old.say(messages.UsageEvent(delta=Usage(speech_input=1000)))
+    assert [event.total.speech_input for event in new.of(UsageUpdated)] == [10, 110, 1110]
+    assert new.conversation.usage == Usage(speech_input=1110, speech_output=1)
+
+
+def test_what_is_not_known_is_handed_over_on_whatever_stream_it_comes() -> None:
+    old = Service()
+    old.hands_over()
+    assert types(old.say(messages.UnknownMessage(name="userEmotion", payload={}))) == ["UnknownEvent"]
+
+
+def test_the_service_counts_seconds_on_each_stream_and_a_listener_over_all() -> None:
+    old = Service(Conversation(sample_rate=8_000))
+    old.hears_speech(500, 1500)
+    new = old.hands_over(base=80_000)
+    new.hears_speech(500, 1500)
+    newer = new.hands_over(base=120_000)
+    newer.hears_speech(500, 1500)
+    assert [event.offset for event in newer.of(UserSpeechStarted)] == [0.5, 10.5, 15.5]
+    assert [(event.offset, event.detected_at) for event in newer.of(UserSpeechEnded)] == [
+        (1.5, 1.74),
+        (11.5, 11.74),
+        (16.5, 16.74),
+    ]
+
+
+def test_the_ids_of_one_stream_mean_nothing_on_another() -> None:
+    old = Service()
+    old.plans("One.")
+    old.say(start("a", "AUDIO", "ASSISTANT"), *sound(0.4, "a"))
+    new = old.hands_over()
+    new.plans("Two.")
+    new.say(start("a", "AUDIO", "ASSISTANT"), *sound(0.4, "a"))
+    old.say(*sound(0.4, "a"), end("a", "AUDIO", "END_TURN"))
+    assert [(event.turn, event.reason) for event in new.of(TurnEnded)] == [(1, "END_TURN")]
+    assert [turn for turn, _ in itertools.groupby(event.turn for event in new.of(AudioChunk))] == [1, 2, 1]
+
+
+# --- breaking in on an old stream -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("player", [Heard(4.0), None])
+def test_a_user_breaks_in_on_an_old_stream_which_does_not_hear_it(player: Heard | None) -> None:
+    old = Service()
+    old.conversation.player = player
+    story(old, ("One two three.", 3.0), ("Four five six seven.", 3.0), ("Eight.", 2.0))
+    new = old.hands_over()
+    listen(new.conversation, 3.2, since=old.now + 0.8)
+    old.now += 4.0
+    produced = new.say(messages.UserSpeechStart(offset_ms=3200))
+    assert types(produced) == ["UserSpeechStarted", "Interrupted"]
+    [interruption] = new.of(Interrupted)
+    assert (interruption.turn, interruption.heard) == (1, 4.0 if player else None)
+    assert interruption.latency == pytest.approx(0.0)
+    assert old.fold.over
+    new.hears_user("wait.")
+    assert new.said() == [
+        ("USER", "tell me."),
+        ("ASSISTANT", "One two three. Four five six seven."),
+        ("USER", "wait."),
+    ]
+    message = new.conversation.history[1]
+    assert message.interrupted
+    assert (message.heard, message.heard_text) == ((4.0, "One two three. Four") if player else (None, None))
+    assert len(new.of(TurnEnded)) == 1
+
+
+def test_of_an_answer_that_was_broken_in_on_an_old_stream_says_nothing_more() -> None:
+    """Neither sound, nor its own marker, nor what it takes for heard."""
+    old = Service()
+    old.plans("One.")
+    old.say(start("a", "AUDIO", "ASSISTANT"), *sound(1.0, "a"))
+    new = old.hands_over()
+    old.now += 0.5
+    assert types(new.say(messages.UserSpeechStart(offset_ms=100))) == [
+        "UserSpeechStarted",
+        "Interrupted",
+        "TurnEnded",
+    ]
+    [ended] = new.of(TurnEnded)
+    assert (ended.interrupted, ended.reason) == (True, "INTERRUPTED")
+    assert old.say(*sound(1.0, "a"), end("a", "AUDIO", "PARTIAL_TURN")) == []
+    assert old.is_interrupted() == old.confirms("One.") == []
+    assert old.plans("Two.") == old.speaks(stop="END_TURN") == old.calls("t1") == old.is_left() == []
+    assert new.say(messages.UserSpeechEnd(offset_ms=500), messages.UserSpeechStart(offset_ms=900)) != []
+    assert len(new.of(Interrupted)) == 1
+    assert new.said() == [("ASSISTANT", "One.")]
+
+
+def test_an_answer_that_was_not_begun_when_the_user_broke_in_was_not_heard() -> None:
+    old = Service()
+    old.conversation.player = Heard(0.0)
+    story(old, ("One.", 3.0))
+    new = old.hands_over()
+    new.say(messages.UserSpeechStart(offset_ms=100))
+    new.hears_user("wait.")
+    assert new.said() == [("USER", "tell me. wait.")]
+
+
+@pytest.mark.parametrize("player", [Heard(3.0), None])
+def test_nobody_breaks_in_on_an_answer_that_was_heard_to_its_end(player: Heard | None) -> None:
+    """Its confirmation is due in a moment."""
+    old = Service()
+    old.conversation.player = player
+    story(old, ("One.", 1.0), ("Two.", 2.0), confirmed=1)
+    new = old.hands_over()
+    old.now += 3.0
+    assert types(new.say(messages.UserSpeechStart(offset_ms=3000))) == ["UserSpeechStarted"]
+    assert types(old.confirms("Two.")) == ["Transcript"]
+    assert new.said()[-1] == ("ASSISTANT", "One. Two.")
+    assert not new.conversation.history[-1].interrupted
+
+
+def test_a_stream_may_have_heard_the_user_break_in_just_before_another_listens() -> None:
+    """It says so, and what was heard; the other one hears the same sound."""
+    old = Service()
+    story(old, ("One.", 3.0), ("Two.", 3.0))
+    old.now += 1.0
+    old.say(messages.UserSpeechStart(offset_ms=1000))
+    new = old.hands_over(base=16_000)
+    assert types(old.is_interrupted()) == ["Interrupted"]
+    assert not old.fold.over
+    assert types(new.say(messages.UserSpeechStart(offset_ms=0))) == ["UserSpeechStarted"]
+    assert types(old.confirms("One.")) == ["Transcript"]
+    assert old.fold.over
+    assert old.confirms("Two.") == []
+    new.hears_user("wait.")
+    assert [text for _, text in new.said()] == ["tell me.", "One.", "wait."]
+
+
+def test_a_confirmation_may_be_under_way_while_the_user_breaks_in() -> None:
+    """What it confirms was begun, and is in history already."""
+    old = Service()
+    story(old, ("One.", 3.0))
+    new = old.hands_over()
+    old.now += 2.9
+    old.say(start("f", "TEXT", "ASSISTANT", "FINAL"))
+    assert types(new.say(messages.UserSpeechStart(offset_ms=100))) == ["UserSpeechStarted", "Interrupted"]
+    old.say(messages.TextOutput(content_id="f", content="One."), end("f", "TEXT", "PARTIAL_TURN"))
+    assert new.said() == [("USER", "tell me."), ("ASSISTANT", "One.")]
+
+
+def one_behind_the_other() -> Service:
+    """What an old stream has said is still played, and the user has typed meanwhile."""
+    old = Service()
+    old.conversation.player = Heard(3.0, 0.0)
+    story(old, ("One.", 9.0))
+    new = old.hands_over()
+    new.now += 3.0
+    type_text(new.conversation, "And the weather?")
+    new.plans("It rains.")
+    return new
+
+
+def test_who_breaks_in_on_two_streams_breaks_in_once() -> None:
+    """What one has said is still played, and what the other has said waits behind it."""
+    new = one_behind_the_other()
+    new.say(start("a", "AUDIO", "ASSISTANT"), *sound(1.0, "a"))
+    produced = new.say(messages.UserSpeechStart(offset_ms=3000))
+    assert types(produced) == ["UserSpeechStarted", "Interrupted", "TurnEnded"]
+    assert [(event.turn, event.heard) for event in new.of(Interrupted)] == [(2, 0.0)]
+    assert new.say(*sound(1.0, "a"), end("a", "AUDIO", "PARTIAL_TURN")) == []
+    assert new.is_interrupted() == []
+    new.confirms("It rains.")
+    assert [(each.text, each.heard, each.heard_text) for each in new.conversation.history] == [
+        ("tell me.", None, None),
+        ("One.", 3.0, ""),
+        ("And the weather?", None, None),
+        ("It rains.", 0.0, ""),
+    ]
+
+
+def test_an_answer_still_plays_although_a_later_one_was_confirmed_on_another_stream() -> None:
+    """That one does not know that its answer has to wait."""
+    new = one_behind_the_other()
+    new.speaks(1.0, stop="END_TURN")
+    new.confirms("It rains.", stop="END_TURN")
+    new.say(messages.UserSpeechStart(offset_ms=3000))
+    assert [event.turn for event in new.of(Interrupted)] == [2]
+    assert [message.interrupted for message in new.conversation.history] == [False, True, False, True]
+
+
+def test_an_interruption_cuts_nothing_that_was_heard_on_a_stream_before() -> None:
+    """A stream that was lost confirms nothing any more."""
+    old = Service()
+    old.hears_user("tell me.")
+    old.plans("One.")
+    old.speaks(1.0)
+    _, new = old.is_lost()
+    old.now += 5.0
+    new.plans("Two.")
+    new.speaks(9.0, stop="END_TURN")
+    new.say(messages.UserSpeechStart(offset_ms=1000))
+    assert [event.turn for event in new.is_interrupted() if isinstance(event, Interrupted)] == [2]
+    new.confirms("Two.")
+    assert new.said() == [("USER", "tell me."), ("ASSISTANT", "One. Two.")]
+
+
+@pytest.mark.parametrize("text", ["Of course.", "Of course!"])
+def test_a_stream_confirms_only_what_it_has_said_itself(text: str) -> None:
+    """Even if another one had the same words, or nearly."""
+    old = Service()
+    old.hears_user("may I?")
+    old.plans("Of course.")
+    old.speaks(1.0)
+    _, new = old.is_lost()
+    old.now += 5.0
+    new.plans("Of course.")
+    new.speaks(1.0)
+    new.plans("Two.")
+    new.speaks(9.0, stop="END_TURN")
+    new.confirms(text)
+    new.is_interrupted()
+    assert new.said() == [("USER", "may I?"), ("ASSISTANT", f"Of course. {text}")]
+
+
+# --- a stream that is lost --------------------------------------------------------------------------------
+
+
+def test_a_stream_that_is_lost_in_the_middle_of_a_sentence_has_not_said_it() -> None:
+    """It is said again."""
+    old = Service()
+    old.hears_user("tell me.")
+    old.plans("One.")
+    old.speaks(1.0)
+    old.plans(" Two.")
+    old.say(start("a", "AUDIO", "ASSISTANT"), *sound(0.4, "a"))
+    left, new = old.is_lost()
+    assert left == Left(
+        history=(Message(role="USER", text="tell me."), Message(role="ASSISTANT", text="One.")),
+        unfinished="Two.",
+    )
+    [ended] = new.of(TurnEnded)
+    assert (ended.turn, ended.reason, ended.interrupted) == (1, "LOST", False)
+    new.plans("Two.")
+    new.speaks(1.0, stop="END_TURN")
+    new.confirms("Two.")
+    assert [event.turn for event in new.of(TurnStarted)] == [1, 2]
+    assert new.said() == [("USER", "tell me."), ("ASSISTANT", "One. Two.")]
+
+
+def test_a_stream_may_be_lost_between_two_sentences() -> None:
+    old = Service()
+    old.plans("One.")
+    old.speaks(1.0)
+    left, new = old.is_lost()
+    assert left.unfinished == ""
+    assert [event.reason for event in new.of(TurnEnded)] == ["LOST"]
+    assert new.said() == [("ASSISTANT", "One.")]
+
+
+def test_a_sentence_that_was_planned_and_not_begun_is_unfinished_too() -> None:
+    old = Service()
+    old.hears_user("tell me.")
+    old.plans("One.")
+    left, _ = old.is_lost()
+    assert (left.unfinished, left.history) == ("One.", (Message(role="USER", text="tell me."),))
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_an_answer_that_had_come_in_full_is_not_lost_with_its_stream(*, interrupted: bool) -> None:
+    old = Service()
+    story(old, ("One.", 1.0), ("Two.", 1.0), confirmed=2)
+    if interrupted:
+        old.is_interrupted()
+    left, new = old.is_lost()
+    assert (left.unfinished, left.unanswered) == (None, False)
+    assert [event.reason for event in new.of(TurnEnded)] == ["END_TURN"]
+    assert new.said()[-1] == ("ASSISTANT", "One. Two.")
+
+
+def test_a_stream_that_is_lost_before_anything_was_said_leaves_nothing() -> None:
+    left, new = Service().is_lost()
+    assert left == Left(history=())
+    assert new.events == []
+
+
+def test_a_sentence_that_broke_off_stays_so_until_the_model_speaks_again() -> None:
+    """The next stream may be lost as well before it does."""
+    old = Service()
+    old.plans("One.")
+    left, new = old.is_lost()
+    again, newer = new.is_lost()
+    assert left.unfinished == again.unfinished == "One."
+    assert len(newer.of(TurnEnded)) == 1
+    newer.plans("One.")
+    newer.speaks(stop="END_TURN")
+    assert newer.is_lost()[0].unfinished is None
+
+
+def test_a_user_who_breaks_in_on_what_came_of_a_sentence_does_not_want_the_rest() -> None:
+    """It was sent faster than it plays, so it is heard for a while, and must be stopped."""
+    old = Service()
+    old.plans("One.")
+    old.say(start("a", "AUDIO", "ASSISTANT"), *sound(6.0, "a"))
+    _, new = old.is_lost()
+    old.now += 3.0
+    assert types(new.say(messages.UserSpeechStart(offset_ms=100))) == ["UserSpeechStarted", "Interrupted"]
+    new.hears_user("wait.")
+    left, _ = new.is_lost()
+    assert (left.unfinished, left.unanswered) == (None, True)
+
+
+def test_of_a_sentence_that_broke_off_while_words_of_the_user_came_nothing_was_said() -> None:
+    old = Service()
+    old.plans("One.")
+    old.speaks(1.0)
+    old.plans("Two.")
+    old.hears_user("aha.")
+    left, new = old.is_lost()
+    assert left.unanswered
+    assert [text for _, text in new.said()] == ["One.", "aha."]
+
+
+@pytest.mark.parametrize("typed", [True, False])
+def test_what_the_user_has_said_without_an_answer_is_left_over(*, typed: bool) -> None:
+    service = Service(Conversation(history=[Message(role="USER", text="Hi.")]))
+    assert not service.conversation.left(lost=False).unanswered
+    if typed:
+        type_text(service.conversation, "How are you?")
+    else:
+        service.hears_user("how are you?")
+    left = service.conversation.left(lost=False)
+    assert left.unanswered
+    assert left.history[-1].text in ("Hi. How are you?", "Hi. how are you?")
+    service.plans("I am fine.")
+    assert not service.conversation.left(lost=False).unanswered
+
+
+def test_words_that_are_none_want_no_answer() -> None:
+    service = Service()
+    service.hears_user(" ")
+    assert not service.conversation.left(lost=True).unanswered
+
+
+# --- tools and several streams ----------------------------------------------------------------------------
+
+
+def calls_left(service: Service) -> list[tuple[str, dict[str, Any] | None]]:
+    return [(run.id, run.result) for run in service.conversation.left(lost=False).calls]
+
+
+def test_tools_that_the_model_waits_for_are_left_over_until_it_has_spoken_about_their_results() -> None:
+    service = Service()
+    service.hears_user("what is the weather?")
+    service.calls("t1")
+    service.calls("t2")
+    assert calls_left(service) == [("t1", None), ("t2", None)]
+    answers(service.conversation, "t1", '{"celsius": 7}', service.now)
+    assert calls_left(service) == [("t1", {"celsius": 7}), ("t2", None)]
+    answers(service.conversation, "t2", "{}", service.now)
+    assert calls_left(service) == [("t1", {"celsius": 7}), ("t2", {})]
+    service.plans("It is cold.")
+    assert calls_left(service) == []
+    service.calls("t3")
+    assert calls_left(service) == [("t3", None)]
+
+
+def test_a_result_is_left_over_although_the_model_has_spoken_about_something_else() -> None:
+    """Tools run while the conversation goes on; the model speaks about their results afterwards."""
+    service = Service()
+    service.hears_user("what is the weather?")
+    service.calls("t1")
+    service.hears_user("and how are you?")
+    service.plans("I am")
+    answers(service.conversation, "t1", '{"celsius": 7}', service.now)
+    service.plans(" fine.")
+    service.speaks(stop="END_TURN")
+    assert calls_left(service) == [("t1", {"celsius": 7})]
+    service.plans("It is cold.")
+    assert calls_left(service) == []
+
+
+def test_a_result_that_was_told_is_left_over_if_the_next_stream_is_lost_too() -> None:
+    old = Service()
+    old.calls("t1")
+    answers(old.conversation, "t1", '{"celsius": 7}', old.now)
+    left, new = old.is_lost()
+    again, newer = new.is_lost()
+    assert [run.id for run in left.calls] == [run.id for run in again.calls] == ["t1"]
+    newer.plans("It is cold.")
+    assert newer.conversation.left(lost=False).calls == ()
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_turn_in_which_the_model_waits_for_a_tool_ends_with_its_stream(*, lost: bool) -> None:
+    """A call is known on its own stream only: the result goes another way."""
+    old = Service()
+    old.hears_user("what is the weather?")
+    old.plans("Let me see.")
+    old.speaks(1.0)
+    old.calls("t1", '{"city": "Oslo"}')
+    new = old.is_lost()[1] if lost else old.hands_over()
+    [ended] = new.of(TurnEnded)
+    assert (ended.reason, [run.id for run in ended.tool_calls]) == ("TOOL_USE", ["t1"])
+    assert new.conversation.left(lost=False).unfinished is None
+    if not lost:
+        assert types(old.confirms("Let me see.")) == ["Transcript"]
+        assert old.plans("I wait.") == []
+    [answer] = new.fold.answered("t1", '{"celsius": 7}', new.now + 1.5)
+    assert answer == ToolResult(turn=1, id="t1", name="weather", result={"celsius": 7}, elapsed=1.5)
+    assert new.fold.answered("t1", "{}", new.now) == []
+    new.plans("It is cold.")
+    new.speaks(stop="END_TURN")
+    assert new.said() == [("USER", "what is the weather?"), ("ASSISTANT", "Let me see. It is cold.")]
+    [run] = new.conversation.history[-1].tool_calls
+    assert run.result == {"celsius": 7}
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_stream_may_call_a_tool_while_it_finishes_what_it_says(*, goes_on: bool) -> None:
+    """It will not get the result. It may go on without; what it does not say, another stream says."""
+    old = Service()
+    old.hears_user("what is the weather?")
+    old.plans("Let me see.")
+    new = old.hands_over()
+    old.speaks(1.0)
+    assert types(old.calls("t1")) == ["ToolCall"]
+    new.hears_user("well?")
+    if goes_on:
+        old.plans("It is cold.")
+        old.speaks(1.0, stop="END_TURN")
+        assert old.is_left() == []
+    else:
+        assert new.conversation.audible(old.now + 0.9)
+        assert not new.conversation.audible(old.now + 3.0)
+        assert types(old.is_left()) == ["TurnEnded"]
+    assert len(new.of(TurnStarted)) == 1
+    assert [event.reason for event in new.of(TurnEnded)] == ["END_TURN" if goes_on else "TOOL_USE"]
+    assert [text for _, text in new.said()] == [
+        "what is the weather?",
+        "Let me see. It is cold." if goes_on else "Let me see.",
+        "well?",
+    ]
+
+
+# --- leaving an old stream --------------------------------------------------------------------------------
+
+
+def test_what_a_stream_has_not_confirmed_when_it_is_left_counts_as_heard() -> None:
+    """And only once, if it should confirm it after all."""
+    old = Service()
+    story(old, ("One.", 1.0), ("Two.", 1.0), confirmed=1)
+    new = old.hands_over()
+    assert not old.fold.over
+    assert old.is_left() == []
+    assert old.fold.over
+    assert old.confirms("Two.") == []
+    assert new.said() == [("USER", "tell me."), ("ASSISTANT", "One. Two.")]
+
+
+def test_an_answer_that_breaks_off_while_an_old_stream_finishes_it_ends_all_the_same() -> None:
+    old = Service()
+    old.plans("One.")
+    old.speaks(1.0)
+    new = old.hands_over()
+    old.plans("Two.")
+    old.say(start("a", "AUDIO", "ASSISTANT"), *sound(0.4, "a"))
+    [ended] = old.is_left()
+    assert isinstance(ended, TurnEnded)
+    assert (ended.turn, ended.reason, ended.interrupted) == (1, "LOST", False)
+    assert old.say(*sound(0.4, "a"), end("a", "AUDIO", "END_TURN")) == []
+    assert new.said() == [("ASSISTANT", "One.")]
+    assert len(new.of(TurnEnded)) == 1
+
+
+def test_the_user_breaks_in_on_what_is_still_played_of_a_stream_that_was_left() -> None:
+    """The service closes it after eight minutes, however long its answer plays."""
+    old = Service()
+    story(old, ("One.", 30.0), ("Two.", 30.0))
+    new = old.hands_over()
+    old.now += 20.0
+    old.is_left()
+    assert types(new.say(messages.UserSpeechStart(offset_ms=100))) == ["UserSpeechStarted", "Interrupted"]
+    assert new.said() == [("USER", "tell me."), ("ASSISTANT", "One.")]
+
+
+# --- what another stream must hear again ------------------------------------------------------------------
+
+BASE: Final = 160_000  # samples that were sent on other streams
+_LATER: Final = messages.UserSpeechStart(offset_ms=2700)
+_LATER_END: Final = messages.UserSpeechEnd(offset_ms=3000, detected_at_ms=3100)
+
+
+def place(sample: int | None) -> float | None:
+    """Where it is in the audio of its stream, in ms."""
+    return None if sample is None else (sample - BASE) / 16
+
+
+@pytest.mark.parametrize(
+    ("steps", "untold"),
+    [
+        ("S", [700]),
+        ("S text E", [700, 3200, None]),
+        ("S E text", [700, 700, None]),
+        ("S text E text", [700, 3200, None, None]),
+        ("S open E inside", [700, 700, 700, None]),
+        ("S text text E", [700, 3200, 3200, None]),
+        ("S E S2 text E2", [700, 700, 700, 3200, None]),  # goes on before any of it is text
+        ("S text E S2 text E2", [700, 3200, None, 2400, 3200, None]),
+        ("S text E S2 E2 text", [700, 3200, None, 2400, 2400, None]),
+        ("S E wait S2", [700, 700, 700, 2400]),  # a cough that nobody waits for any more
+        ("S E plan", [700, 700, None]),  # answered without being told
+        ("S plan", [700, 700]),  # speaks while the model goes on
+        ("S S2", [700, 700]),
+        ("text", [None]),  # version 1 does not say when the user speaks
+    ],
+)
+def test_what_the_user_has_said_is_untold_until_a_text_comes_of_it(
+    steps: str, untold: list[float | None]
+) -> None:
+    """In every order in which the service was seen to say so, after 3.2 s of audio."""
+    service = Service().hands_over(base=BASE)
+    listen(service.conversation, 3.2, since=service.now - 3.2)
+    found = list[float | None]()
+    for step in steps.split():
+        match step:
+            case "S":
+                service.say(messages.UserSpeechStart(offset_ms=1000))
+            case "E":
+                service.say(messages.UserSpeechEnd(offset_ms=2000, detected_at_ms=2240))
+            case "S2":
+                service.say(_LATER)
+            case "E2":
+                service.say(_LATER_END)
+            case "text":
+                service.hears_user("hello")
+            case "open":
+                service.say(start("u", "TEXT", "USER", "FINAL"))
+            case "inside":
+                service.say(messages.TextOutput(content_id="u", role="USER", content="hello"))
+            case "plan":
+                service.plans("Hello.")
+            case _:
+                service.now += 10
+        found.append(place(service.fold.untold))
+    assert found == untold
+
+
+def test_nothing_is_heard_again_that_an_earlier_stream_has_heard() -> None:
+    service = Service().hands_over(base=BASE)
+    assert service.fold.heard == BASE
+    service.say(messages.UserSpeechStart(offset_ms=100))
+    assert place(service.fold.untold) == 0
+
+
+def test_how_far_the_service_has_heard_is_known_as_far_as_it_tells() -> None:
+    service = Service().hands_over(base=BASE)
+    service.say(messages.UserSpeechStart(offset_ms=1000))
+    assert service.fold.user_speaks
+    assert place(service.fold.heard) == 1000
+    service.hears_user("hello.")
+    service.say(messages.UserSpeechEnd(offset_ms=2000, detected_at_ms=2240))
+    assert not service.fold.user_speaks
+    assert place(service.fold.heard) == 2240
+
+
+# --- what goes on in time ---------------------------------------------------------------------------------
+
+
+def owes(fold: Fold, *times: float) -> list[bool]:
+    return [fold.owes(100.0 + time) for time in times]
+
+
+def test_an_answer_is_owed_from_the_end_of_what_the_user_said_until_it_comes() -> None:
+    service = Service()
+    assert owes(service.fold, 0.0) == [False]
+    service.say(messages.UserSpeechStart(offset_ms=0))
+    assert owes(service.fold, 0.0) == [False]
+    service.say(messages.UserSpeechEnd(offset_ms=500))
+    assert owes(service.fold, 0.0, 7.9, 8.0) == [True, True, False]  # it was no word
+    service.say(messages.UserSpeechStart(offset_ms=1000))
+    assert owes(service.fold, 0.0) == [False]  # and none comes
+    service.say(messages.UserSpeechEnd(offset_ms=1500))
+    service.now += 5
+    service.hears_user("hello?")
+    assert owes(service.fold, 5.0, 12.9, 13.0) == [True, True, False]
+    service.plans("Hello.")
+    assert owes(service.fold, 5.0) == [False]
+    assert service.fold.generating
+    service.speaks(stop="END_TURN")
+    assert not service.fold.generating
+
+
+def test_an_answer_is_owed_to_what_was_typed_as_soon_as_any_of_it_is_on_its_way() -> None:
+    service = Service()
+    for message in messages.text_block("Hello?", prompt_name="p", role="USER", interactive=True):
+        service.conversation.sent(message, service.now)
+        assert owes(service.fold, 0.0) == [True]
+    assert owes(service.fold, 7.9, 8.0) == [True, False]
+
+
+def test_an_answer_is_owed_to_the_result_of_a_tool_but_not_to_its_call() -> None:
+    """A tool may take long."""
+    service = Service()
+    service.hears_user("what is the weather?")
+    service.calls("t1")
+    assert owes(service.fold, 0.0) == [False]
+    assert not service.fold.generating
+    for message in messages.tool_block("{}", prompt_name="p", tool_use_id="t1"):
+        service.conversation.sent(message, service.now)
+        assert owes(service.fold, 0.0) == [True]
+    assert owes(service.fold, 7.9, 8.0) == [True, False]
+
+
+def audible(service: Service, *times: float) -> list[bool]:
+    return [service.conversation.audible(100.0 + time) for time in times]
+
+
+def test_an_answer_is_audible_while_it_comes_and_plays_and_a_moment_longer_unless_it_is_confirmed() -> None:
+    """The confirmation comes a fraction of a second after the last sound."""
+    service = Service()
+    assert audible(service, 0.0) == [False]
+    service.plans("One.")
+    assert audible(service, 0.0, 60.0) == [True, True]
+    service.speaks(3.0)
+    assert audible(service, 60.0) == [True]
+    service.plans("Two.")
+    service.speaks(2.0, stop="END_TURN")
+    assert audible(service, 4.9, 6.4, 6.6) == [True, True, False]
+    service.confirms("One.")
+    assert audible(service, 4.9, 6.4, 6.6) == [True, True, False]
+    service.confirms("Two.")
+    assert audible(service, 5.1) == [False]
+
+
+def test_an_answer_that_was_confirmed_early_is_audible_as_long_as_it_plays() -> None:
+    service = Service()
+    service.plans("One.")
+    service.say(start("a", "AUDIO", "ASSISTANT"), *sound(3.0, "a"))
+    service.confirms("One.")
+    service.say(end("a", "AUDIO", "END_TURN"))
+    assert audible(service, 2.9, 3.1) == [True, False]
+
+
+def test_an_answer_is_audible_as_a_player_tells() -> None:
+    """It began late, perhaps."""
+    service = Service()
+    service.conversation.player = Heard(1.5)
+    service.plans("One.")
+    service.speaks(3.0, stop="END_TURN")
+    assert audible(service, 60.0) == [True]
+    service.conversation.player = Heard(2.99)
+    assert audible(service, 4.4, 4.6) == [True, False]
+    service.conversation.player = Heard(None)
+    assert audible(service, 2.9, 60.0) == [True, False]
+
+
+@pytest.mark.parametrize("before", [0.0, 2.0])
+def test_a_model_that_waits_for_a_tool_is_audible_only_as_long_as_what_it_has_said(before: float) -> None:
+    service = Service()
+    if before:
+        service.plans("Let me see.")
+        service.speaks(before)
+    service.calls("t1")
+    assert audible(service, 0.1, before + 1.6) == [bool(before), False]
+
+
+def test_an_answer_that_was_interrupted_is_not_audible() -> None:
+    service = Service()
+    service.plans("One.")
+    service.speaks(9.0, stop="END_TURN")
+    service.is_interrupted()
+    assert audible(service, 0.1) == [False]
+
+
+def test_what_an_old_stream_has_said_is_audible_as_well() -> None:
+    old = Service()
+    story(old, ("One.", 9.0))
+    new = old.hands_over()
+    assert audible(new, 8.9, 10.6) == [True, False]
+    old.confirms("One.")
+    assert audible(new, 9.1) == [False]
+
+
 # --- whatever comes ---------------------------------------------------------------------------------------
 
 _ids = st.sampled_from(["a", "b", "c", "d"])
 
 
-def check(said: Sequence[OutputMessage], conversation: Conversation | None = None) -> list[Event]:
+@dataclass(frozen=True, kw_only=True)
+class Moves:
+    """How a conversation moves on while the service speaks.
+
+    Attributes:
+        at: Before which messages, and whether because a stream was lost.
+        back: How many streams before the latest one it is that says a message, one message after the other.
+        pace: Seconds from one message to the next.
+    """
+
+    at: Mapping[int, bool] = field(default_factory=dict[int, bool])
+    back: Sequence[int] = (0,)
+    pace: float = 0.0
+
+
+moves: Final = st.builds(
+    Moves,
+    at=st.dictionaries(st.integers(0, 30), st.booleans(), max_size=3),
+    back=st.lists(st.integers(0, 3), min_size=1, max_size=8),
+    pace=st.sampled_from([0.0, 0.1, 1.0]),
+)
+
+
+def folded_over(said: Sequence[OutputMessage], conversation: Conversation, moves: Moves) -> list[Event]:
+    """Fold what several streams say, and leave all but the last one."""
+    produced, streams = list[Event](), [conversation.fold]  # those that were lost are none
+    for number, message in enumerate(said):
+        lost = moves.at.get(number)
+        if lost is not None:
+            left = conversation.left(lost=lost)
+            assert left.history == conversation.history
+            produced += conversation.move_on(base=number * 100, lost=lost)
+            streams = [*streams[: -1 if lost else None], conversation.fold]
+        back = moves.back[number % len(moves.back)]
+        produced += streams[max(-1 - back, -len(streams))].feed(message, 1.0 + number * moves.pace)
+    for stream in streams[:-1]:
+        produced += stream.leave()
+        assert stream.over
+    return produced
+
+
+def check(
+    said: Sequence[OutputMessage],
+    conversation: Conversation | None = None,
+    moves: Moves = Moves(),
+) -> list[Event]:
     """Fold, and see what holds for whatever the service says."""
     conversation = conversation or Conversation()
-    produced = [event for message in said for event in conversation.feed(message, 1.0)]
+    produced = folded_over(said, conversation, moves)
     started, ended, cut = list[int](), set[int](), set[int]()
     for event in produced:
         match event:
@@ -1359,7 +2188,7 @@ def check(said: Sequence[OutputMessage], conversation: Conversation | None = Non
                 assert turn not in ended
                 ended.add(turn)
             case Interrupted(turn=turn):
-                assert turn == started[-1]
+                assert turn == started[-1] or (moves.at and turn in started)
                 assert turn not in cut
                 cut.add(turn)
             case AudioChunk(turn=turn, pcm=pcm):
@@ -1375,6 +2204,7 @@ def check(said: Sequence[OutputMessage], conversation: Conversation | None = Non
             case _:
                 pass
     assert conversation.turns == len(started)
+    assert set(started[:-1]) <= ended  # the next begins when one has ended, or on another stream
     deltas = [message.delta for message in said if isinstance(message, messages.UsageEvent)]
     assert conversation.usage == sum(deltas, Usage())
     totals = [event.total for event in produced if isinstance(event, UsageUpdated)]
@@ -1388,9 +2218,19 @@ def check(said: Sequence[OutputMessage], conversation: Conversation | None = Non
     return produced
 
 
-@given(st.lists(strategies.output_messages(content_ids=_ids, extra=st.just({})), max_size=40))
+_anything = st.lists(strategies.output_messages(content_ids=_ids, extra=st.just({})), max_size=40)
+
+
+@given(_anything)
 def test_whatever_the_service_says_makes_sense_to_a_listener(said: list[OutputMessage]) -> None:
     check(said)
+
+
+@given(_anything, moves)
+def test_whatever_several_streams_say_makes_sense_to_a_listener(
+    said: list[OutputMessage], moves: Moves
+) -> None:
+    check(said, moves=moves)
 
 
 @given(st.lists(strategies.garbage, max_size=12))
@@ -1469,14 +2309,123 @@ def test_blocks_may_come_in_any_order_and_inside_one_another(said: list[OutputMe
     assert not (planned[True] - planned[False] - confirmed) & said_in_the_end
 
 
-@given(interleaved(), st.floats(0, 5))
-def test_what_was_heard_is_a_beginning_of_what_was_said(said: list[OutputMessage], heard: float) -> None:
+@given(interleaved(), moves)
+@settings(max_examples=150)
+def test_blocks_may_come_in_any_order_over_several_streams(said: list[OutputMessage], moves: Moves) -> None:
+    check(said, moves=moves)
+
+
+@given(interleaved(), st.floats(0, 5), st.just(Moves()) | moves)
+def test_what_was_heard_is_a_beginning_of_what_was_said(
+    said: list[OutputMessage], heard: float, moves: Moves
+) -> None:
     conversation = Conversation()
     conversation.player = _SameForAll(heard)
-    check(said, conversation)
+    check(said, conversation, moves)
     for message in conversation.history:
         assert (message.heard_text is not None) == message.interrupted
         assert message.text.startswith(message.heard_text or "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Word:
+    """Something that is said, and the numbers of the messages by which that is so.
+
+    Attributes:
+        begun: The one with which what it belongs to begins.
+        told: The one that holds it.
+        whole: The one after which it has come in full.
+        ended: The one after which all has come that it belongs to.
+    """
+
+    role: str
+    text: str
+    begun: int
+    told: int
+    whole: int
+    ended: int
+
+
+@st.composite
+def _dialogues(draw: st.DrawFn) -> tuple[list[OutputMessage], list[_Word]]:
+    """Turns as the service tells them, in which no word is said twice."""
+    said, spoken_words = list[OutputMessage](), list[_Word]()
+    new_id, new_word = (map(f"{kind}{{}}".format, itertools.count()) for kind in ("id", "w"))
+
+    def add(kind: str, role: str, stage: str | None, payload: OutputMessage, stop: str) -> int:
+        """Add a block, and return the number of its first message."""
+        id_ = next(new_id)
+        said.extend((start(id_, kind, role, stage), _within(id_, payload), end(id_, kind, stop)))
+        return len(said) - 3
+
+    def add_user(pieces: int) -> None:
+        for _ in range(pieces):
+            text = next(new_word)
+            at = add("TEXT", "USER", "FINAL", messages.TextOutput(role="USER", content=text), "PARTIAL_TURN")
+            word = _Word(role="USER", text=text, begun=at, told=at + 1, whole=at + 1, ended=at + 1)
+            spoken_words.append(word)
+
+    for turns_left in reversed(range(draw(st.integers(1, 3)))):
+        before, after = draw(st.sampled_from([(1, 0), (0, 1), (1, 1), (2, 0), (2, 1)]))
+        said.append(messages.UserSpeechStart(offset_ms=len(said) * 100))
+        add_user(before)
+        offset = len(said) * 100
+        said.append(messages.UserSpeechEnd(offset_ms=offset, detected_at_ms=offset + 50))
+        add_user(after)
+        words = [next(new_word) for _ in range(draw(st.integers(1, 3)))]
+        ended = len(said) + 6 * len(words) - 1
+        begun = len(said)
+        for text in words:
+            told = add("TEXT", "ASSISTANT", "SPECULATIVE", spoken(text), "PARTIAL_TURN") + 1
+            stop = "END_TURN" if text == words[-1] else "PARTIAL_TURN"
+            whole = add("AUDIO", "ASSISTANT", None, messages.AudioOutput(content=bytes(2)), stop) + 2
+            word = _Word(role="ASSISTANT", text=text, begun=begun, told=told, whole=whole, ended=ended)
+            spoken_words.append(word)
+        confirmed = len(words) if turns_left else draw(st.integers(0, len(words)))
+        for text in words[:confirmed]:
+            add("TEXT", "ASSISTANT", "FINAL", spoken(text), "PARTIAL_TURN")
+    return said, spoken_words
+
+
+@given(_dialogues(), st.data(), st.booleans())
+@settings(max_examples=300)
+def test_wherever_a_conversation_moves_on_every_word_is_in_history_once_and_in_its_place(
+    dialogue: tuple[list[OutputMessage], list[_Word]],
+    data: st.DataObject,
+    lost: bool,
+) -> None:
+    """What one stream has begun it finishes, unless it is lost: then only whole sentences were said."""
+    said, words = dialogue
+    at = data.draw(st.integers(0, len(said)))
+    old = Service()
+    old.say(*said[:at])
+    last = max((word.begun for word in words if word.role == "ASSISTANT" and word.begun < at), default=-1)
+    cut = [word for word in words if lost and word.begun == last and word.ended >= at]
+    left, new = old.is_lost() if lost else (old.conversation.left(lost=False), old.hands_over())
+    assert left.unanswered == any(word.role == "USER" and last < word.told < at for word in words)
+    if cut:
+        assert left.unfinished == "".join(word.text for word in cut if word.told < at <= word.whole)
+    else:
+        assert left.unfinished is None
+    old.now += 100
+    if not lost:
+        old.say(*said[at:])
+        assert old.is_left() == []
+    new.hears_speech()
+    new.hears_user("and?")
+    new.plans("So.")
+    new.speaks(1.0, stop="END_TURN")
+    new.confirms("So.")
+    heard = [
+        word.text
+        for word in words
+        if (word.whole if lost else word.told if word.role == "USER" else word.begun) < at
+    ]
+    assert " ".join(text for _, text in new.said()).split() == [*heard, "and?", "So."]
+    assert not new.of(Interrupted)
+    assert len(new.of(TurnStarted)) == len(new.of(TurnEnded))
+    told = [event.text for event in new.of(Transcript) if event.role == "USER"]
+    assert told == [*(word.text for word in words if word.role == "USER" and word.told < at), "and?"]
 
 
 class _SameForAll:

@@ -1,4 +1,4 @@
-"""Conversations that outlive their streams, told twice: in memory, and over the real wire to the emulator."""
+"""Conversations that outlive their streams, in memory; `test_moving_on_wire` tells them again."""
 
 import asyncio
 import itertools
@@ -25,12 +25,17 @@ from novasonic.errors import (
 from novasonic.limiter import SessionLimiter
 from novasonic.session import SonicSession
 from novasonic.tools import tool
-from running import Running, speech
+from running import Running, in_memory, speech
 
-pytestmark = pytest.mark.clock("fast")
+pytestmark = pytest.mark.clock("virtual")
 
 SOON = Renewal(after=0.5, at_latest=2.5)
 LONG = Say("This is a long story.", seconds=8)
+
+
+@pytest.fixture(name="running")
+def _running() -> Running:
+    return in_memory
 
 
 @dataclass

@@ -17,6 +17,7 @@ HEAVY = (
     "numpy",
     "soxr",
     "msgspec",
+    "docstring_parser",
     "h2",
     "rich",
     "asyncio",
@@ -52,6 +53,15 @@ def test_devices_are_made_without_looking_for_any() -> None:
     """That takes a fraction of a second, and makes some sound systems chatter."""
     code = "from novasonic.devices import Microphone, Speaker; from novasonic import converse; "
     assert heavy(loaded_after(f"{code} Speaker(); Microphone()")) <= {"asyncio", "msgspec"}
+
+
+def test_docstrings_are_parsed_for_those_who_have_tools() -> None:
+    """A program without tools has no use for the parser."""
+    assert heavy(loaded_after("import novasonic.tools")) <= {"msgspec"}
+    code = "from novasonic.tools import tool; tool(name='now', description='The time.')(lambda: 12)"
+    assert heavy(loaded_after(code)) <= {"msgspec"}
+    documented = "from novasonic.tools import tool\ndef now() -> int:\n  'The time.'\ntool(now)"
+    assert "docstring_parser" in loaded_after(documented)
 
 
 def test_an_event_is_had_without_a_session() -> None:

@@ -1,9 +1,11 @@
 """What a session was given: each mistake is named, and what is odd but possible is said."""
 
+import dataclasses
 import json
 import re
 from datetime import date
 from typing import Any, Literal
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
@@ -23,6 +25,14 @@ V1 = "amazon.nova-sonic-v1:0"
 V2 = "amazon.nova-2-sonic-v1:0"
 
 WEATHER = ToolSpec(name="weather", description="The weather of a city", schema={"type": "object"})
+
+
+def spec(**changes: Any) -> ToolSpec:
+    """A tool that is right but for the changes."""
+    given: dict[str, Any] = {"name": "n", "description": "d", "schema": {"type": "object"}}
+    return ToolSpec(**(given | changes))
+
+
 HI = Message(role="USER", text="Hi.")
 HELLO = Message(role="ASSISTANT", text="Hello.")
 
@@ -136,19 +146,27 @@ def blocks(said: list[messages.InputMessage]) -> list[tuple[str, str]]:
         ),
         ({"tools": (print,)}, "tools[0] is of type builtin_function_or_method, but must be of type ToolSpec"),
         ({"tools": (WEATHER, WEATHER)}, "tools has two tools named 'weather'"),
-        ({"tools": (ToolSpec(name="", description="d", schema={}),)}, "tools[0].name is empty"),
-        ({"tools": (ToolSpec(name="n", description="", schema={}),)}, "tools[0].description is empty"),
+        ({"tools": (spec(name=""),)}, "tools[0] has the name '', but a name has 1 to 64 letters (a-z)"),
+        ({"tools": (WEATHER, spec(name="get weather"))}, "tools[1] has the name 'get weather', but"),
+        ({"tools": (spec(name="wetter_für"),)}, "tools[0] has the name 'wetter_für', but"),
+        ({"tools": (spec(name="x" * 65),)}, f"tools[0] has the name '{'x' * 65}', but"),
+        ({"tools": (spec(name=None),)}, "tools[0] has the name None, but"),
+        ({"tools": (spec(description=" \n"),)}, "tools[0] has no description"),
+        ({"tools": (spec(description=None),)}, "tools[0] has no description"),
+        ({"tools": (spec(description="\ud83d"),)}, "tools[0] cannot be written as JSON"),
+        ({"tools": (WEATHER, spec(schema=[]))}, "tools[1] has a schema that is not an object's"),
         (
-            {"tools": (WEATHER, ToolSpec(name="n", description="d", schema=[]))},  # type: ignore[arg-type]
-            "tools[1].schema is of type list, but must be of type dict",
+            {"tools": (spec(schema={}),)},
+            "tools[0] has a schema that is not an object's; it must be a dict with",
+        ),
+        ({"tools": (spec(schema={"type": "string"}),)}, "tools[0] has a schema that is not an object's"),
+        (
+            {"tools": (spec(schema={"type": "object", "default": object()}),)},
+            "tools[0] cannot be written as JSON",
         ),
         (
-            {"tools": (ToolSpec(name="n", description="d", schema={"default": object()}),)},
-            "tools[0].schema cannot be written as JSON",
-        ),
-        (
-            {"tools": (ToolSpec(name="n", description="d", schema={"default": "\ud83d"}),)},
-            "tools[0].schema cannot be written as JSON",
+            {"tools": (spec(schema={"type": "object", "default": "\ud83d"}),)},
+            "tools[0] cannot be written as JSON",
         ),
         (
             {"tool_choice": "weather"},
@@ -177,6 +195,9 @@ def test_a_setting_that_is_wrong_is_named_with_what_was_given_and_what_is_allowe
         {"open_timeout": 0, "close_timeout": 3600},
         {"tools": (WEATHER,), "tool_choice": "weather"},
         {"tools": (WEATHER,), "tool_choice": "any"},
+        {"tools": (spec(name="x" * 64), spec(name="-_9"))},
+        {"tools": tuple(spec(name=f"tool-{at}") for at in range(20))},
+        {"tools": (spec(schema={"type": "object", "properties": {}, "required": []}),)},
         {"tool_choice": "auto"},
         {"history": (HI, HELLO, HI)},
         {"history": (HI, Message(role="ASSISTANT", text="x" * 39_997))},
@@ -224,6 +245,46 @@ def test_a_model_at_its_end_of_life_passes_with_a_word(day: date, *, odd: bool) 
 def test_several_oddities_are_told_one_by_one() -> None:
     oddities = made(model=models.lookup(V1), voice="nobody").oddities(date(2027, 1, 1))
     assert len(oddities) == 2
+
+
+def test_more_tools_than_are_wise_pass_with_a_word() -> None:
+    """A rule of thumb: a model that has many chooses worse among them."""
+    [oddity] = made(tools=tuple(spec(name=f"tool-{at}") for at in range(21))).oddities(TODAY)
+    assert oddity.startswith("21 tools are many")
+    assert oddity.endswith("offer no more than 20 or so")
+
+
+def test_a_schema_that_nova_may_overlook_passes_with_a_word() -> None:
+    """Those that other libraries write often have a title and more."""
+    schema = {"type": "object", "title": "Weather", "$schema": "https://json-schema.org/draft/2020-12/schema"}
+    [oddity] = made(tools=(WEATHER, spec(schema=schema))).oddities(TODAY)
+    assert oddity.startswith(
+        "the schema of the tool 'n' has $schema, title at its top, and Nova may overlook"
+    )
+
+
+def test_tools_that_fit_no_message_are_refused_and_the_largest_is_named() -> None:
+    limits = models.Limits(message_bytes=5_000)
+    tools = (WEATHER, spec(name="long", description="d" * 3_000), spec(name="short", description="d" * 900))
+    roomy = made(tools=tools, model=dataclasses.replace(models.lookup(V2), limits=limits))
+    assert len(encode(roomy.opening(str(uuid4()))[1])) <= 5_000
+    with pytest.raises(
+        ConfigurationError, match="but at most 5000 are allowed; shorten 'long', which is the"
+    ):
+        made(
+            tools=(*tools, spec(name="last", description="d" * 900)),
+            model=dataclasses.replace(models.lookup(V2), limits=limits),
+        )
+
+
+def test_what_just_fits_into_a_message_passes() -> None:
+    def tools(length: int) -> tuple[ToolSpec, ...]:
+        return (spec(description="d" * length),)
+
+    empty = len(encode(made(tools=tools(1)).opening(str(uuid4()))[1])) - 1
+    made(tools=tools(1_000_000 - empty))
+    with pytest.raises(ConfigurationError, match="1000001 bytes long, but at most 1000000 are allowed"):
+        made(tools=tools(1_000_001 - empty))
 
 
 # --- the opening ------------------------------------------------------------------------------------------

@@ -156,7 +156,7 @@ async def test_tools_run_side_by_side_while_the_model_talks_on(running: Running,
         return {"table": people + 10}
 
     @tool
-    def weather(city: str) -> str:
+    async def weather(city: str) -> str:
         """The weather of a city."""
         raise LookupError(f"no such city: {city}")
 

@@ -17,7 +17,7 @@ import pytest
 from novasonic.audio import read_wav
 from novasonic.talk import Response
 from sound_server import SoundServer, sound_server, why_not
-from test_cli import BARE, QUESTION, ROOT, bedrock, run
+from test_cli import BARE, QUESTION, bedrock, run
 
 __all__ = ["bedrock"]  # a fixture
 
@@ -200,30 +200,3 @@ def test_a_machine_without_devices_is_one_sentence(tmp_path: Path) -> None:
     done = run("talk", cwd=tmp_path, **nowhere)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "novasonic: this machine has no loudspeaker; plug one in and start again\n"
-
-
-def test_the_example_with_a_microphone_runs_as_shown(
-    server: SoundServer,
-    tmp_path: Path,
-    bedrock: dict[str, str],
-) -> None:
-    env = BARE | server.env | bedrock
-    with subprocess.Popen(
-        [sys.executable, "-W", "error", ROOT / "examples" / "microphone.py"],
-        env=env | {"PYTHONUNBUFFERED": "1"},
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as program:
-        assert program.stdout is not None
-        try:
-            assert program.stdout.readline() == "default -> default, echo: cancel\n"
-            speaking = ["paplay", "--device=room", str(QUESTION)]
-            subprocess.run(speaking, env=env, check=True)
-            assert re.match(r"USER: \((3|4)\.\d seconds of speech\)", program.stdout.readline())
-            assert re.match(r"ASSISTANT: I heard (3|4)\.\d seconds", program.stdout.readline())
-            program.send_signal(signal.SIGINT)
-            assert program.stdout.read() == "Goodbye.\n"
-            assert program.wait(20) == 0
-        finally:
-            program.kill()  # one that hangs would outlive the test

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         ModelNotFoundError,
         ProtocolError,
         RemoteProtocolError,
+        ReplayError,
         ServiceError,
         SessionExpiredError,
         SonicError,
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
     from novasonic.limiter import SessionLimiter
     from novasonic.messages import Inference, ToolSpec
     from novasonic.models import Usage
+    from novasonic.recording import Recording
+    from novasonic.replaying import replay
     from novasonic.reply import Reply
     from novasonic.session import SessionState, SonicSession, Stats, ask
     from novasonic.tools import Tool, ToolContext, tool
@@ -86,8 +89,10 @@ __all__ = [
     "ModelNotFoundError",
     "ProtocolError",
     "Reconnecting",
+    "Recording",
     "RemoteProtocolError",
     "Renewal",
+    "ReplayError",
     "Reply",
     "Retry",
     "ServiceError",
@@ -119,6 +124,7 @@ __all__ = [
     "UserSpeechStarted",
     "ask",
     "converse",
+    "replay",
     "tool",
 ]
 
@@ -126,6 +132,7 @@ _HOMES: Final = {
     "Credentials": "credentials",
     "Inference": "messages",
     "Message": "conversation",
+    "Recording": "recording",
     "Renewal": "continuation",
     "Reply": "reply",
     "Retry": "continuation",
@@ -139,6 +146,7 @@ _HOMES: Final = {
     "Usage": "models",
     "ask": "session",
     "converse": "dialogue",
+    "replay": "replaying",
     "tool": "tools",
 }
 

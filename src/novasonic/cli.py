@@ -1,4 +1,4 @@
-"""The command `novasonic`: a demonstration, a conversation, one question, the emulator, the voices, a doctor.
+"""The command `novasonic`: a demonstration, a conversation, recordings, the emulator, the voices, a doctor.
 
 Whatever goes wrong is one sentence on standard error and exit status 1; `--verbose` shows more.
 """
@@ -113,6 +113,8 @@ def _parser() -> argparse.ArgumentParser:
         "--until-eof", action="store_true", help="end with standard input, for programs that start it"
     )
 
+    _add_replay(commands)
+
     examined = _command(
         commands,
         "doctor",
@@ -136,6 +138,28 @@ def _parser() -> argparse.ArgumentParser:
     voices = _command(commands, "voices", _voices, "list the voices of a model")
     voices.add_argument("--model", default=models.MODELS[0].id, help="id of the model (%(default)s)")
     return parser
+
+
+def _add_replay(commands: Any) -> None:  # noqa: ANN401 - argparse has no name for it
+    replay = _command(
+        commands,
+        "replay",
+        _replay,
+        "show a recorded conversation",
+        "A session records with `SonicSession(record=...)`. What another program has captured as JSON lines "
+        "is imported: `--mapping` names a shape that is known, or a file that tells how to read it, as the "
+        "documentation of `novasonic.importing` explains.",
+    )
+    replay.add_argument("recording", help="a recording; with --import, a capture")
+    replay.add_argument("--wav", metavar="FILE", help="write what was heard: the user left, Nova right")
+    replay.add_argument("--svg", metavar="FILE", help="draw who spoke when")
+    replay.add_argument("--png", metavar="FILE", help="draw it as a PNG, with novasonic[picture]")
+    replay.add_argument(
+        "--import", dest="capture", action="store_true", help="read a capture of another shape"
+    )
+    replay.add_argument("--mapping", metavar="FILE", help="how to read a capture (condensed)")
+    replay.add_argument("--model", help="id of the model, if the file does not say: for the price")
+    replay.add_argument("--out", metavar="FILE", help="write what was imported as a recording")
 
 
 def _command(commands: Any, name: str, run: Any, summary: str, more: str = "") -> argparse.ArgumentParser:  # noqa: ANN401
@@ -236,6 +260,35 @@ async def _emulator(options: argparse.Namespace) -> None:
         raise ConfigurationError(
             f"cannot listen on {options.host}, port {options.port}: {exc.strerror}"
         ) from exc
+
+
+async def _replay(options: argparse.Namespace) -> None:
+    await asyncio.to_thread(_review, options)
+
+
+def _review(options: argparse.Namespace) -> None:
+    from novasonic import importing, recording, review  # noqa: PLC0415 - the other commands start sooner without
+    from novasonic.account import account  # noqa: PLC0415
+
+    if options.capture:
+        tape = importing.import_capture(
+            options.recording, importing.load_mapping(options.mapping or "condensed")
+        )
+    elif options.mapping or options.out:
+        raise ConfigurationError("--mapping and --out are for captures; give --import, too")
+    else:
+        tape = recording.read(options.recording)
+    tape = tape.with_model(options.model) if options.model else tape
+    if options.out:
+        tape.save(options.out)
+    told = account(tape)
+    if options.wav:
+        review.write_wav(told, Path(options.wav))
+    if options.svg or options.png:
+        review.write_pictures(
+            told, svg=options.svg and Path(options.svg), png=options.png and Path(options.png)
+        )
+    review.show(told, shutil.get_terminal_size().columns)
 
 
 async def _doctor(options: argparse.Namespace) -> int:

@@ -25,9 +25,11 @@ _LATE: Final = (30.0, 0.75)
 _LAST: Final = (10.0, 0.9)
 
 
-def _check(name: str, value: object, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ConfigurationError(f"{name} is {value!r}, but must be a number, {low:g} to {high:g}")
+def _check(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
+    kinds = int if whole else int | float
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+        number = "a whole number" if whole else "a number"
+        raise ConfigurationError(f"{name} is {value!r}, but must be {number}, {low:.10g} to {high:.10g}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +61,8 @@ class Renewal:
         _check("after", self.after, 0, 1e6)
         _check("at_latest", self.at_latest, 0, 1e6)
         _check("carry", self.carry, 0, 30)
-        _check("history_bytes", self.history_bytes, 0, 10_000_000)
-        _check("message_bytes", self.message_bytes, 4, 1_000_000)
+        _check("history_bytes", self.history_bytes, 0, 10_000_000, whole=True)
+        _check("message_bytes", self.message_bytes, 4, 500_000, whole=True)  # a document has a million
         if self.at_latest < self.after:
             raise ConfigurationError(
                 f"at_latest is {self.at_latest:g} s, but must not be sooner than after, {self.after:g} s"
@@ -90,9 +92,7 @@ class Retry:
     jitter: float = 0.5
 
     def __post_init__(self) -> None:
-        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int):
-            raise ConfigurationError(f"attempts is {self.attempts!r}, but must be a whole number")
-        _check("attempts", self.attempts, 0, 1000)
+        _check("attempts", self.attempts, 0, 1000, whole=True)
         _check("delay", self.delay, 0, 3600)
         _check("longest", self.longest, 0, 3600)
         _check("jitter", self.jitter, 0, 1)

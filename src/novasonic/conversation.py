@@ -67,7 +67,7 @@ class Left:
         history: What was said so far.
         unanswered: Whether it ends with the user, who was not answered yet.
         unfinished: The sentence in which a response broke off, empty if it was between two; None if none did.
-        calls: The tools of the latest response, if the model has said nothing about their results.
+        calls: The tools that the model waits for, and those whose results it has said nothing about.
     """
 
     history: tuple[Message, ...]
@@ -142,13 +142,19 @@ class _Response:
         """Whether somebody is listening to it, or will be."""
         if self.played or self.interrupted:
             return False
-        return not self.ended or self.played_until(player, now) < self.seconds - _NO_WORD
+        coming = not (self.ended or self.calling)
+        return coming or self.played_until(player, now) < self.seconds - _NO_WORD
 
     def drop_unfinished(self) -> str:
-        """Forget the segment of which not all has come, if there is one; return its text."""
+        """Forget the words of the segment of which not all has come, if there is one, and return them.
+
+        What has come of its sound is heard all the same.
+        """
         broken = [each for each in self.segments if not (each.complete or each.confirmed)]
-        self.segments = [each for each in self.segments if each.complete or each.confirmed]
-        return "".join(each.planned for each in broken).strip()
+        words = "".join(each.planned for each in broken).strip()
+        for each in broken:
+            each.planned, each.confirmed = "", True
+        return words
 
     def cut(self, heard: float) -> None:
         """Take for spoken what was begun within so many seconds, as the service does."""
@@ -157,7 +163,6 @@ class _Response:
             if not segment.confirmed and start < heard:
                 segment.confirmed, segment.spoken = True, segment.planned
             start += segment.seconds
-        self.interrupted = True
 
 
 @dataclass(slots=True, kw_only=True)
@@ -229,6 +234,8 @@ class _Record:
     cut: int = 0  # the latest turn that was interrupted
     calls: set[str] = field(default_factory=set[str])
     open_calls: dict[str, _OpenCall] = field(default_factory=dict[str, "_OpenCall"])
+    unfinished: str | None = None  # the sentence in which a stream was lost, until the model speaks again
+    unspoken: dict[str, ToolRun] = field(default_factory=dict[str, ToolRun])  # answered, and not spoken about
 
     def utterance(self) -> _Utterance:
         if not self.said or not isinstance(self.said[-1], _Utterance):
@@ -236,17 +243,6 @@ class _Record:
         latest = self.said[-1]
         assert isinstance(latest, _Utterance)  # noqa: S101 - for the type checkers
         return latest
-
-    def planned(self, text: str) -> tuple[_Response, _Segment] | None:
-        """The earliest segment that waits to be confirmed and has these words."""
-        return next((found for found in self.unconfirmed() if found[1].planned.strip() == text.strip()), None)
-
-    def unconfirmed(self) -> Iterator[tuple[_Response, _Segment]]:
-        """What waits to be confirmed, in the order in which that should happen."""
-        for response in self.unsettled:
-            for segment in response.segments:
-                if not segment.confirmed:
-                    yield response, segment
 
 
 class Conversation:
@@ -335,18 +331,16 @@ class Conversation:
         Args:
             lost: Whether this stream is gone; otherwise it finishes what it says.
         """
-        said = self._record.said
-        latest = said[-1] if said else None
-        calls, unfinished = list[ToolRun](), None
-        if isinstance(latest, _Response) and latest.calling:
-            calls = list(latest.calls.values())
-        elif isinstance(latest, _Response) and latest is self._fold.response and not latest.ended and lost:
-            unfinished = latest.drop_unfinished()
+        record = self._record
+        latest = record.said[-1] if record.said else None
+        if lost:
+            self._fold.break_off()
+        awaited = latest.calls.values() if isinstance(latest, _Response) and latest.calling else ()
         return Left(
             history=self.history,
             unanswered=isinstance(latest, _Utterance) and bool(latest.text.strip()),
-            unfinished=unfinished,
-            calls=tuple(calls),
+            unfinished=record.unfinished,
+            calls=(*record.unspoken.values(), *(run for run in awaited if run.result is None)),
         )
 
     def move_on(self, *, base: int, lost: bool) -> list[Event]:
@@ -384,6 +378,7 @@ class Fold:
         self.response: _Response | None = None  # the latest one that it has begun
         self._record = record
         self._retired = False
+        self._left = False
         self._ignored = set[str]()  # blocks, by content id
         self._blocks: dict[str, _Block] = {}
         self._answering: dict[str, str] = {}  # tool use ids, by content name
@@ -425,27 +420,60 @@ class Fold:
         return response is not None and not response.ended and not response.calling
 
     def owes(self, now: float) -> bool:
-        """Whether an answer is about to come."""
+        """Whether an answer is about to come, or what is to be answered is on its way."""
+        if self._typing or self._answering:
+            return True
         return self._expecting_since is not None and now - self._expecting_since < _ANSWER_COMES
 
     @property
     def over(self) -> bool:
         """Whether nothing more is to be expected of what it has begun to say."""
-        return all(response.fold is not self or response.interrupted for response in self._record.unsettled)
+        return self._left or all(response.settled for response in self._mine())
+
+    def break_off(self) -> None:
+        """Take note that the stream is gone: the sentence that it was saying is none."""
+        response = self.response
+        if response is not None and not response.ended:
+            words = response.drop_unfinished()
+            if not response.calling:
+                self._record.unfinished = words
 
     def retire(self, *, lost: bool) -> list[Event]:
         """Let another stream hear the user; this one only finishes what it says, unless it is lost."""
         self._retired = True
+        self._ignored.update(id_ for id_, block in self._blocks.items() if block.role == "USER")
         response = self.response
-        if response is None or response.ended or not (lost or response.calling):
+        return self._given_up() if lost or (response is not None and response.calling) else []
+
+    def leave(self) -> list[Event]:
+        """Expect nothing more of it: what it has not confirmed counts as heard, unless the user breaks in."""
+        self._left = True
+        if self.response is not None and not self.response.ended:
+            self.response.drop_unfinished()
+        return self._given_up()
+
+    def _given_up(self) -> list[Event]:
+        """End a response of which no more comes."""
+        response = self.response
+        if response is None:
             return []
         return self._ended(response, "TOOL_USE" if response.calling else LOST)
 
-    def leave(self) -> None:
-        """Take what it has not confirmed for heard: nothing more of it comes."""
-        for response in [each for each in self._record.unsettled if each.fold is self]:
-            response.played = True
-            self._record.unsettled.remove(response)
+    def _mine(self) -> list[_Response]:
+        """What it has said, as far as that may still be confirmed."""
+        return [response for response in self._record.unsettled if response.fold is self]
+
+    def _planned(self, text: str) -> tuple[_Response, _Segment] | None:
+        """The earliest segment that waits to be confirmed and has these words."""
+        found = self._unconfirmed()
+        return next((each for each in found if each[1].planned.strip() == text.strip()), None)
+
+    def _unconfirmed(self) -> Iterator[tuple[_Response, _Segment]]:
+        """What waits to be confirmed, in the order in which that should happen."""
+        for response in self._mine():
+            for segment in response.segments:
+                if not segment.confirmed:
+                    yield response, segment
 
     # --- what passes over it ------------------------------------------------------------------------------
 
@@ -506,10 +534,10 @@ class Fold:
                 ]
             case messages.UserSpeechStart(offset_ms=offset):
                 self._speech_began_at = self._sent_audio.time_of(offset)
+                if self._untold is None or not (self._speaking or self.owes(now)):  # a cough of long ago
+                    self._untold = max(self._base, self._sample(offset - _BEFORE_SPEECH))
                 self._speaking, self._told, self._expecting_since = True, False, None
                 self._heard = self._sample(offset)
-                if self._untold is None:
-                    self._untold = max(self._base, self._sample(offset - _BEFORE_SPEECH))
                 started = events.UserSpeechStarted(
                     turn=self._record.responses + 1, offset=self._offset(offset), source=(message,)
                 )
@@ -547,42 +575,23 @@ class Fold:
 
     def _is_late(self, message: OutputMessage) -> bool:
         """Whether something is about what another stream takes care of by now."""
-        response = self.response
-        if response is None or response.interrupted:
-            return not isinstance(message, messages.UsageEvent)
+        goes_on = self.response is not None and not self.response.ended
         match message:
-            case messages.UserSpeechStart() | messages.UserSpeechEnd():
+            case messages.UserSpeechStart() | messages.UserSpeechEnd() | messages.TextOutput(role="USER"):
                 return True
             case messages.OutputContentStart(content_id=id_, role=role, stage=stage):
                 confirms = role == "ASSISTANT" and stage == "FINAL"
-                if role == "USER" or (response.ended and not confirms):
+                if role == "USER" or not (goes_on or (confirms and not self.over)):
                     self._ignored.add(id_)
                 return id_ in self._ignored
             case messages.BlockOutput(content_id=id_):
-                return id_ in self._ignored
+                return self._left or id_ in self._ignored or not (goes_on or id_ in self._blocks)
             case _:
                 return False
 
     def _break_in(self, message: OutputMessage, now: float) -> list[Event]:
-        """End what is still heard of another stream: that one does not hear the user break in."""
-        record = self._record
-        cut = [
-            each for each in record.unsettled if each.fold is not self and each.audible(record.player, now)
-        ]
-        produced = list[Event]()
-        for response in cut:
-            response.heard = record.player.heard(response.turn) if record.player else None
-            response.cut(response.played_until(record.player, now))
-            record.unsettled.remove(response)
-        if cut:
-            record.cut = cut[-1].turn
-            latency = _seconds(self._speech_began_at, now)
-            produced.append(
-                events.Interrupted(turn=record.cut, heard=cut[-1].heard, latency=latency, source=(message,))
-            )
-        for response in cut:
-            produced += self._ended(response, "INTERRUPTED", message)
-        return produced
+        """End what is still heard of other streams: those do not hear the user break in."""
+        return self._cut(message, now) if self._others(now) else []
 
     # --- blocks -------------------------------------------------------------------------------------------
 
@@ -614,21 +623,19 @@ class Fold:
         """Find the response that a block belongs to; a planned text, audio or a tool may begin one."""
         match block:
             case _Block(type="TEXT", role="ASSISTANT", stage="SPECULATIVE"):
-                started = self._respond(message)
+                started = self._speak(message)
                 response = self._current()
                 block.segment = _Segment()
                 response.segments.append(block.segment)
-                response.calling = False
                 if response.text_at is None:
                     response.text_at = now
             case _Block(type="AUDIO"):
                 # A response begins with its text: audio without one is late audio of the response before,
                 # if that was interrupted.
                 late = self.response is not None and self.response.interrupted
-                started = [] if late else self._respond(message)
+                started = [] if late else self._speak(message)
                 response = self._current()
                 block.segment = response.segments[-1] if response.segments else None
-                response.calling = False
             case _Block(type="TOOL"):
                 started = self._respond(message)
                 response = self._current()
@@ -666,6 +673,16 @@ class Fold:
         assert self.response is not None  # noqa: S101 - _place() has just seen to it
         return self.response
 
+    def _speak(self, message: OutputMessage) -> list[Event]:
+        """Begin a response or go on with one, in words."""
+        talking = self.generating
+        started = self._respond(message)
+        if not talking:
+            self._record.unspoken.clear()
+        self._record.unfinished = None
+        self._current().calling = False
+        return started
+
     def _respond(self, message: OutputMessage) -> list[Event]:
         """Begin a response, unless one is being generated."""
         produced = self._stop_waiting(message)
@@ -689,7 +706,8 @@ class Fold:
     def _stop_waiting(self, message: OutputMessage) -> list[Event]:
         """End a response that waits for a tool, if the user has gone on: what comes now is new."""
         response = self.response
-        if response is None or not response.calling or self._record.said[-1] is response:
+        waits = response is not None and response.calling and not self._retired
+        if response is None or not waits or self._record.said[-1] is response:
             return []
         return self._ended(response, "TOOL_USE", message)
 
@@ -718,23 +736,45 @@ class Fold:
 
     def _interrupted(self, message: OutputMessage, now: float) -> list[Event]:
         """The user broke in. The service says so in two ways, a text and a stop reason: one is enough."""
-        response = self.response
-        if response is None or response.interrupted:
+        if self.response is None or self.response.interrupted:
             return []
-        self._look_at_player(response, now)
-        self._record.cut = response.turn
-        playing = [each for each in self._record.unsettled if each is not response and not each.played]
-        for each in (*playing, response):  # one may still play while the next is being generated
+        return self._cut(message, now)
+
+    def _others(self, now: float) -> list[_Response]:
+        """What is still heard of the streams before."""
+        record, own = self._record, self.response
+        return [
+            each
+            for each in record.unsettled
+            if each.fold is not self
+            and (own is None or each.turn < own.turn)
+            and each.audible(record.player, now)
+        ]
+
+    def _cut(self, message: OutputMessage, now: float) -> list[Event]:
+        """Interrupt all that is heard: one answer may still play while the next is being generated."""
+        record, own, others = self._record, self.response, self._others(now)
+        mine = list[_Response]()
+        if own is not None and not own.interrupted:
+            self._look_at_player(own, now)
+            mine = [*(each for each in self._mine() if each is not own and not each.played), own]
+        for each in others:  # no stream will say how much of it was begun
+            each.cut(each.played_until(record.player, now))
+            record.unsettled.remove(each)
+        cut = [*others, *mine]
+        for each in cut:
             each.interrupted = True
-            each.heard = self._record.player.heard(each.turn) if self._record.player else None
+            each.heard = record.player.heard(each.turn) if record.player else None
+        latest = cut[-1]
+        record.cut, record.unfinished = max(record.cut, latest.turn), None
         return [
             events.Interrupted(
-                turn=response.turn,
-                heard=response.heard,
+                turn=latest.turn,
+                heard=latest.heard,
                 latency=_seconds(self._speech_began_at, now),
                 source=(message,),
             ),
-            *self._ended(response, "INTERRUPTED", message),
+            *(event for each in cut for event in self._ended(each, "INTERRUPTED", message)),
         ]
 
     # --- what is said -------------------------------------------------------------------------------------
@@ -771,7 +811,7 @@ class Fold:
     def _model_said(self, block: _Block, message: messages.TextOutput, now: float) -> list[Event]:
         produced = list[Event]()
         if block.stage is None:  # the service did not say: what was planned before is now confirmed
-            block.stage = "FINAL" if self._record.planned(message.content) else "SPECULATIVE"
+            block.stage = "FINAL" if self._planned(message.content) else "SPECULATIVE"
             produced += self._place(block, message, now)
         match block.stage:
             case "SPECULATIVE" if block.segment is not None:
@@ -805,15 +845,17 @@ class Fold:
     def _confirm(self, block: _Block, message: messages.TextOutput) -> list[Event]:
         """File a text that was heard under the segment that was planned."""
         produced = list[Event]()
-        found = self._record.planned(message.content) or next(self._record.unconfirmed(), None)
+        found = self._planned(message.content) or next(self._unconfirmed(), None)
         if found is None:  # heard, but never planned
+            if self._retired and self.response is not None and self.response.interrupted:
+                return []  # it was cut meanwhile, and what was begun of it is filed
             if self.response is None:
                 produced += self._respond(message)
             found = (self._current(), _Segment())
             found[0].segments.append(found[1])
         block.response, block.segment = found
         block.segment.confirmed = True
-        for earlier in self._record.unsettled:
+        for earlier in self._mine():  # each stream has a clock of its own
             if earlier.turn < block.response.turn:
                 earlier.played = True
         if block.response in self._record.unsettled and (
@@ -881,7 +923,7 @@ class Fold:
             error=error if isinstance(error, str) else None,
             elapsed=now - answered.at,
         )
-        response.calls[id_] = response.calls[id_].answered(answer)
+        response.calls[id_] = self._record.unspoken[id_] = response.calls[id_].answered(answer)
         return [answer]
 
 

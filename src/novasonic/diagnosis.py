@@ -209,6 +209,7 @@ EXTRAS: Final[Mapping[str, str]] = {
     "devices": "microphones, loudspeakers",
     "emulator": "Bedrock on localhost",
     "files": "FLAC, Ogg, MP3",
+    "picture": "recordings as PNG",
     "testing": "tests of your own",
 }
 """What each extra is for."""

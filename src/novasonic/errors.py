@@ -4,6 +4,7 @@ SonicError
 ├── ConfigurationError (ValueError)     a parameter is wrong; nothing was sent
 ├── ProtocolError
 │   ├── LocalProtocolError              you asked to send what may not be sent now
+│   │   └── ReplayError                 you do something else than when it was recorded
 │   ├── RemoteProtocolError             the service sent what cannot be read
 │   └── ConcurrencyError                two tasks read one session
 ├── DeviceError                         no microphone or loudspeaker, or it failed
@@ -39,6 +40,23 @@ class ProtocolError(SonicError):
 
 class LocalProtocolError(ProtocolError):
     """You asked for something to be sent that may not be sent now. Nothing was sent."""
+
+
+class ReplayError(LocalProtocolError):
+    """A program does something else than the one whose conversation was recorded and is replayed to it.
+
+    Attributes:
+        path: The member of the message that differs, such as `event.textInput.content`; empty if it is not
+            one member that differs.
+        recorded: What it was in the recording; None if it was not there.
+        sent: What it is now; None if it is not there.
+    """
+
+    def __init__(self, message: str, *, path: str = "", recorded: object = None, sent: object = None) -> None:
+        super().__init__(message)
+        self.path = path
+        self.recorded = recorded
+        self.sent = sent
 
 
 class RemoteProtocolError(ProtocolError):

@@ -258,14 +258,15 @@ class Line:
             if leg is origin:
                 return messages.tool_block(text, prompt_name=leg.open.prompt_name, tool_use_id=id_)
             # A call is known on its own stream only.
-            assert leg.fold is not None  # noqa: S101 - it listens
-            self._on_events(leg.fold.answered(id_, text, self._loop.time()))
             run = replace(ToolRun.of(call), result=msgspec.json.decode(text))
             return _typed(continuation.told(run), leg, by_user=False)
 
-        await self._say(block)
+        leg = await self._say(block)
+        if leg is not origin and leg.fold is not None:
+            self._on_events(leg.fold.answered(id_, text, self._loop.time()))
 
-    async def _say(self, block: Callable[[_Leg], Sequence[InputMessage]]) -> None:
+    async def _say(self, block: Callable[[_Leg], Sequence[InputMessage]]) -> _Leg:
+        """Send what belongs together on the stream that listens, whichever that is by then; return it."""
         while True:
             await self._moved.wait()
             leg = self._current
@@ -276,7 +277,7 @@ class Line:
                 if self._over or (leg is self._current and leg.listens):
                     raise
             else:
-                return
+                return leg
 
     # --- what comes ---------------------------------------------------------------------------------------
 
@@ -526,9 +527,11 @@ class Line:
 
     def _again_from(self, fold: Fold, now: float, *, lost: bool) -> int | None:
         """Return the first sample that another stream must hear again; None if there is none."""
-        if fold.untold is not None and (fold.user_speaks or fold.owes(now)):
-            return fold.untold
         rate, sent = self.settings.input_rate, self._voice.next
+        if fold.untold is not None and (fold.user_speaks or fold.owes(now)):
+            # All of it may be text by now, and only its end not reported: nobody would answer the silence.
+            rest = self._voice.latest((sent - fold.untold) / rate)
+            return fold.untold if audio.level(rest) > _LOUD else None
         if lost:
             seconds = (self._renewal or Renewal()).carry
             if seconds and audio.level(self._voice.latest(seconds)) > _LOUD:
@@ -572,13 +575,13 @@ class Line:
             leg.settings.chunk_samples / leg.settings.input_rate,
         )
         stream.listen_to(silence)
-        patience = self._loop.time() + _CONFIRMED
-        while not fold.over and leg.lost is None and self._loop.time() < patience:
+        patience, end = self._loop.time() + _CONFIRMED, leg.opened_at + leg.settings.model.limits.stream
+        while not fold.over and leg.lost is None and self._loop.time() < min(patience, end):
             if self._conversation.audible(self._loop.time()):
                 patience = self._loop.time() + _CONFIRMED
             silence.put_over(bytes(2 * leg.settings.chunk_samples))
             await asyncio.sleep(seconds)
-        fold.leave()
+        self._on_events(fold.leave())
         await self._drop(leg)
 
     async def _drop(self, leg: _Leg) -> None:

@@ -26,13 +26,15 @@ _KEPT: Final = 30.0
 _CATCHING_UP: Final = 4.0
 
 
-class _Frame(NamedTuple):
+class _Sent(NamedTuple):
+    """A frame that was sent; `start` is the number of its first sample."""
+
     pcm: bytes
-    start: int | None  # its first sample; None if it was never sent
+    start: int
 
     @property
     def end(self) -> int:
-        return (self.start or 0) + len(self.pcm) // 2
+        return self.start + len(self.pcm) // 2
 
 
 def _silently(_: bytes) -> None:
@@ -54,9 +56,10 @@ class Outgoing:
         self._rate = sample_rate
         self._on_new = on_new
         self._loop = asyncio.get_running_loop()
-        self._waiting = deque[_Frame]()
+        self._again = deque[_Sent]()  # goes before all that waits, and is no part of its bound
+        self._waiting = deque[bytes]()
         self._waiting_bytes = 0
-        self._kept = deque[_Frame]()
+        self._kept = deque[_Sent]()
         self._kept_bytes = 0
         self._sent = 0  # samples that were sent for the first time
         self.sent_at = -math.inf
@@ -70,7 +73,7 @@ class Outgoing:
     @property
     def empty(self) -> bool:
         """Whether everything was sent."""
-        return not self._waiting
+        return not (self._again or self._waiting)
 
     @property
     def adrift(self) -> bool:
@@ -80,8 +83,7 @@ class Outgoing:
     @property
     def next(self) -> int:
         """The number of the first sample of the frame that goes next."""
-        start = self._waiting[0].start if self._waiting else None
-        return self._sent if start is None else start
+        return self._again[0].start if self._again else self._sent
 
     def latest(self, seconds: float) -> bytes:
         """Return what was sent last, about so much of it."""
@@ -115,11 +117,13 @@ class Outgoing:
         """Add a frame without waiting; the oldest ones make room for it.
 
         Returns:
-            How many bytes were dropped.
+            How many bytes were dropped; `pcm` itself, once nothing is taken any more.
         """
+        if self._closed is not None:
+            return len(pcm)
         dropped = 0
         while self._waiting and self._waiting_bytes >= self._limit:
-            dropped += len(self._take().pcm)
+            dropped += len(self._take())
         self._add(pcm)
         return dropped
 
@@ -132,37 +136,36 @@ class Outgoing:
             raise self._closed
 
     def _add(self, pcm: bytes) -> None:
-        if self._closed is not None:
-            return
-        self._waiting.append(_Frame(pcm, None))
+        self._waiting.append(pcm)
         self._waiting_bytes += len(pcm)
         if self._wake is not None:
             self._wake()
 
-    def _take(self) -> _Frame:
-        frame = self._waiting.popleft()
-        self._waiting_bytes -= len(frame.pcm)
-        return frame
+    def _take(self) -> bytes:
+        pcm = self._waiting.popleft()
+        self._waiting_bytes -= len(pcm)
+        return pcm
 
     # --- for the stream that listens ----------------------------------------------------------------------
 
     def attach(self, wake: Callable[[], None]) -> None:
         """Have `wake` called whenever a frame can be pulled."""
         self._wake = wake
-        self._late = bool(self._waiting)
+        self._late = not self.empty
         self._due = self._loop.time()
         wake()
 
     def detach(self) -> None:
         """Let frames wait until somebody listens again."""
         self._wake = None
+        self._room.set()  # there is room for more now
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def pull(self) -> bytes | None:
         """Return the next frame, to be sent now; None if there is none, or it may not go yet."""
-        if not self._waiting:
+        if self.empty:
             self._late = False
             return None
         now = self._loop.time()
@@ -171,23 +174,26 @@ class Outgoing:
                 self._timer = self._loop.call_at(self._due, self._go_on)
             return None
         self.sent_at = now
-        frame = self._take()
-        samples = len(frame.pcm) // 2
-        if frame.start is None:
-            frame = _Frame(frame.pcm, self._sent)
-            self._sent += samples
-            self._on_new(frame.pcm)
-        self._due = max(self._due, now - 1 / _CATCHING_UP) + samples / self._rate / _CATCHING_UP
+        frame = self._again.popleft() if self._again else self._first_sent(self._take())
+        seconds = len(frame.pcm) / 2 / self._rate
+        # A loop that was busy may make up for a second of audio at most.
+        self._due = max(self._due, now - 1 / _CATCHING_UP) + seconds / _CATCHING_UP
         self._keep(frame)
         self._room.set()
         return frame.pcm
+
+    def _first_sent(self, pcm: bytes) -> _Sent:
+        frame = _Sent(pcm, self._sent)
+        self._sent = frame.end
+        self._on_new(pcm)
+        return frame
 
     def _go_on(self) -> None:
         self._timer = None
         if self._wake is not None:
             self._wake()
 
-    def _keep(self, frame: _Frame) -> None:
+    def _keep(self, frame: _Sent) -> None:
         self._kept.append(frame)
         self._kept_bytes += len(frame.pcm)
         while self._kept_bytes > 2 * self._rate * _KEPT:
@@ -200,8 +206,7 @@ class Outgoing:
         while self._kept and self._kept[-1].end > sample:
             frame = self._kept.pop()
             self._kept_bytes -= len(frame.pcm)
-            self._waiting.appendleft(frame)
-            self._waiting_bytes += len(frame.pcm)
+            self._again.appendleft(frame)
 
     def hurry(self) -> None:
         """Let all that waits go at once: the session ends."""

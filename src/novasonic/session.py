@@ -20,6 +20,7 @@ import msgspec
 
 from novasonic import audio, events, models, playback
 from novasonic.audio import Encoding
+from novasonic.capture import Capture
 from novasonic.continuation import Carried, Renewal, Retry, alternating, carry
 from novasonic.conversation import Conversation, Left, Message, Player
 from novasonic.credentials import CredentialsSource
@@ -42,9 +43,10 @@ from novasonic.messages import Endpointing, Inference, InputMessage, OutputMessa
 from novasonic.models import Usage
 from novasonic.outgoing import Outgoing
 from novasonic.recorder import Recorder
+from novasonic.recording import Recording
 from novasonic.reply import Answer, Reply
 from novasonic.runner import ToolRunner
-from novasonic.settings import Settings, check_text
+from novasonic.settings import Settings, check_text, check_type
 from novasonic.speech import Form, Speech
 from novasonic.tools import AnyTool, Tool, ToolContext, offered, result_text
 from novasonic.transport import Connector
@@ -161,6 +163,9 @@ class SonicSession:
             left, the assistant on the right, as they were heard. With a `novasonic.playback.Player` (see
             `played_by`), the assistant is what that has played; without one, what would have been heard if
             each response was played at once, and cut where the user broke in.
+        record: A file into which everything that goes over the session's streams is written while it goes on,
+            as JSON lines: a path, or a `Recording`, which can leave out audio and texts. `novasonic.replay`
+            plays it to another session, and the command `novasonic replay` shows it.
         open_timeout: Seconds within which the session opens, or raises.
         close_timeout: Seconds within which it closes.
         transport: Another way to the service than AWS, such as a fake for tests.
@@ -193,6 +198,7 @@ class SonicSession:
         limiter: SessionLimiter | None = None,
         resume: str | None = None,
         record_audio: str | os.PathLike[str] | None = None,
+        record: str | os.PathLike[str] | Recording | None = None,
         open_timeout: float = 10.0,
         close_timeout: float = 5.0,
         transport: Connector | None = None,
@@ -228,16 +234,13 @@ class SonicSession:
         for oddity in self._oddities:
             warnings.warn(oddity, stacklevel=2)
 
-        for name, value, kind in (
-            ("renewal", renewal, Renewal),
-            ("retry", retry, Retry),
-            ("limiter", limiter, SessionLimiter),
-        ):
-            if value is not None and not isinstance(value, kind):
-                raise ConfigurationError(f"{name} is {value!r}, but must be a {kind.__name__}, or None")
+        check_type("renewal", renewal, Renewal, or_none=True)
+        check_type("retry", retry, Retry, or_none=True)
+        check_type("limiter", limiter, SessionLimiter, or_none=True)
         if resume is not None and history:
             raise ConfigurationError("history cannot be given together with resume, which has its own")
         self._renewal, self._retry, self._limiter = renewal, retry, limiter
+        self._record = record if record is None or isinstance(record, Recording) else Recording(record)
         self._resumed = None if resume is None else _read_export(resume)
         before = self._resumed or _Export(history=tuple(history))
         self._state = SessionState.NEW
@@ -262,6 +265,7 @@ class SonicSession:
         self._placed = False  # whether the limiter has given us a place
         self._speech: Speech | None = None
         self._recorder: Recorder | None = None
+        self._capture: Capture | None = None
 
     # --- what is known ------------------------------------------------------------------------------------
 
@@ -364,11 +368,16 @@ class SonicSession:
             rate = max(settings.input_rate, settings.output_rate)
             self._recorder = Recorder(settings.record_audio, sample_rate=rate)
             await self._recorder.open()
+        if self._record is not None:
+            self._capture = Capture(self._record, model=settings.model.id)
+            await self._capture.open()
         if self._limiter is not None:
             await self._limiter.acquire(max(0.0, deadline - self._loop.time()))
             self._placed = True
         # In a thread: loading the SDK takes half a second, in which nobody's audio would flow.
         connect = await asyncio.to_thread(self._load)
+        if self._capture is not None:
+            connect = self._capture.over(connect)
         voice = Outgoing(settings.input_rate, on_new=self._spoken)
         self._line = line = Line(
             connect,
@@ -490,6 +499,8 @@ class SonicSession:
             self._limiter.release()
         if self._recorder is not None:
             await self._recorder.aclose()
+        if self._capture is not None:
+            await self._capture.aclose()
 
     # --- speaking -----------------------------------------------------------------------------------------
 
@@ -873,6 +884,7 @@ class SessionOptions(TypedDict, total=False):
     limiter: SessionLimiter | None
     resume: str | None
     record_audio: str | os.PathLike[str] | None
+    record: str | os.PathLike[str] | Recording | None
     open_timeout: float
     close_timeout: float
     transport: Connector | None

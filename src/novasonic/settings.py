@@ -5,15 +5,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
+from uuid import UUID
 
 from novasonic import messages, models
 from novasonic.audio import Chunker
 from novasonic.conversation import Message
 from novasonic.errors import ConfigurationError
 from novasonic.messages import Endpointing, Inference, InputMessage, InputRole, ToolSpec
+from novasonic.tools import check_spec
 
 # The service's own limit is not documented; other clients allow 10,000.
 _MOST_TOKENS: Final = 1_000_000
+
+# A rule of thumb: nobody has published how many are too many for Nova Sonic.
+_MANY_TOOLS: Final = 20
+
+# Nova user guide, "Troubleshooting tool calls": with anything else there, the model may ignore a tool.
+_TOP_LEVEL: Final = frozenset({"type", "properties", "required"})
 
 _LONGEST_WAIT: Final = 3600  # seconds; whoever waits longer has mistaken the unit
 
@@ -67,29 +75,41 @@ class Settings:
             found.append(
                 f"{model.id} reached its end of life on {model.end_of_life}; use {models.MODELS[0].id!r}"
             )
+        if len(self.tools) > _MANY_TOOLS:
+            found.append(
+                f"{len(self.tools)} tools are many, and a model that has many chooses worse among them; "
+                f"offer no more than {_MANY_TOOLS} or so"
+            )
+        for tool in self.tools:
+            if others := sorted(map(str, tool.schema.keys() - _TOP_LEVEL)):
+                found.append(
+                    f"the schema of the tool {tool.name!r} has {', '.join(others)} at its top, and Nova may "
+                    "overlook the tool; only type, properties and required belong there"
+                )
         return found
 
     def opening(self, prompt_name: str, history: Sequence[tuple[InputRole, str]] = ()) -> list[InputMessage]:
         """Return all that is said before the user's audio; `history` is what was said before."""
-        start = messages.SessionStart(inference=self.inference, endpointing=self.endpointing)
-        prompt = messages.PromptStart(
+        return [
+            messages.SessionStart(inference=self.inference, endpointing=self.endpointing),
+            self._prompt(prompt_name),
+            *messages.text_block(self.system, prompt_name=prompt_name, role="SYSTEM"),
+            *messages.history_blocks(history, prompt_name=prompt_name),
+        ]
+
+    def _prompt(self, prompt_name: str) -> messages.PromptStart:
+        return messages.PromptStart(
             prompt_name=prompt_name,
             voice=self.voice,
             sample_rate=self.output_rate,
             tools=self.tools,
             tool_choice=self.tool_choice,
         )
-        return [
-            start,
-            prompt,
-            *messages.text_block(self.system, prompt_name=prompt_name, role="SYSTEM"),
-            *messages.history_blocks(history, prompt_name=prompt_name),
-        ]
 
     def _check_audio(self) -> None:
         allowed = self.model.limits.sample_rates
         for name, rate in (("input_rate", self.input_rate), ("output_rate", self.output_rate)):
-            _check_type(name, rate, int)
+            check_type(name, rate, int)
             if rate not in allowed:
                 rates = ", ".join(map(str, allowed))
                 raise ConfigurationError(f"{name} is {rate!r}, but must be one of {rates} Hz")
@@ -97,7 +117,7 @@ class Settings:
 
     def _check_choices(self) -> None:
         inference = self.inference
-        _check_type("inference", inference, Inference)
+        check_type("inference", inference, Inference)
         if inference.max_tokens is not None:
             _check_number("inference.max_tokens", inference.max_tokens, 1, _MOST_TOKENS, whole=True)
         for name, value in (("top_p", inference.top_p), ("temperature", inference.temperature)):
@@ -115,7 +135,7 @@ class Settings:
 
     def _check_history(self) -> None:
         for at, message in enumerate(self.history):
-            _check_type(f"history[{at}]", message, Message)
+            check_type(f"history[{at}]", message, Message)
             if message.text or not message.tool_calls:
                 check_text(f"history[{at}].text", message.text)
             if message.role not in ("USER", "ASSISTANT"):
@@ -132,15 +152,10 @@ class Settings:
             )
 
     def _check_tools(self) -> None:
+        sizes = list[int]()
         for at, tool in enumerate(self.tools):
-            _check_type(f"tools[{at}]", tool, ToolSpec)
-            check_text(f"tools[{at}].name", tool.name)
-            check_text(f"tools[{at}].description", tool.description)
-            _check_type(f"tools[{at}].schema", tool.schema, dict)
-            try:
-                messages.encode(messages.PromptStart(prompt_name="", voice="", tools=(tool,)))
-            except (TypeError, ValueError, RecursionError) as exc:
-                raise ConfigurationError(f"tools[{at}].schema cannot be written as JSON: {exc}") from exc
+            check_type(f"tools[{at}]", tool, ToolSpec)
+            sizes.append(check_spec(f"tools[{at}]", tool))
         names = [tool.name for tool in self.tools]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
@@ -148,6 +163,14 @@ class Settings:
         if self.tool_choice is not None and self.tool_choice not in ("auto", "any", *names):
             raise ConfigurationError(
                 f"tool_choice is {self.tool_choice!r}, but must be 'auto', 'any' or the name of a tool"
+            )
+        size = len(messages.encode(self._prompt(str(UUID(int=0)))))
+        limit = self.model.limits.message_bytes
+        if self.tools and size > limit:
+            largest = self.tools[sizes.index(max(sizes))].name
+            raise ConfigurationError(
+                f"tools make the message that offers them {size} bytes long, but at most {limit} are "
+                f"allowed; shorten {largest!r}, which is the largest, or offer fewer"
             )
 
 
@@ -174,10 +197,16 @@ def _check_path(name: str, value: object) -> None:
         raise ConfigurationError(f"{name} is of type {type(value).__name__}, but must be a path, or None")
 
 
-def _check_type(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind):
+def check_type(name: str, value: object, kind: type, *, or_none: bool = False) -> None:
+    """See to it that `value` is of a kind.
+
+    Raises:
+        ConfigurationError: If it is not; it calls the value `name`.
+    """
+    if not isinstance(value, kind) and not (or_none and value is None):
         raise ConfigurationError(
             f"{name} is of type {type(value).__name__}, but must be of type {kind.__name__}"
+            f"{', or None' if or_none else ''}"
         )
 
 

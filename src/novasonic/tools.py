@@ -6,17 +6,18 @@ sends is checked and converted by it. Who runs tools, and when, is the session's
 
 import functools
 import inspect
+import math
 import re
 import sys
 import types
 import typing
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set, ValuesView
+from collections.abc import Callable, Iterable, Mapping, Sequence, ValuesView
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, overload
+from typing import TYPE_CHECKING, Any, Final, cast, overload
 
 import msgspec
-from msgspec import inspect as kinds
 
 from novasonic import messages
 from novasonic.conversation import Message
@@ -24,6 +25,7 @@ from novasonic.errors import ConfigurationError
 from novasonic.events import ToolCall
 from novasonic.messages import Json, PromptStart, ToolSpec
 from novasonic.models import Limits
+from novasonic.schemas import default_of, read_docstring, schema_of
 
 if TYPE_CHECKING:
     from novasonic.session import SonicSession
@@ -141,10 +143,9 @@ class Tool[**P, R]:
             raise ConfigurationError(
                 f"{where} takes {size} bytes of a message, which has at most {limit}; shorten its schema"
             )
-        is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-        if timeout is not None and not (is_number and 0 < timeout < float("inf")):
+        if timeout is not None and not _is_duration(timeout):
             raise ConfigurationError(
-                f"timeout of {where} is {timeout!r}, but must be a number of seconds above 0, or None for never"
+                f"{where} has the timeout {timeout!r}, but it must be a number above 0, or None for never"
             )
         self._contexts = _contexts(call, behind)
 
@@ -163,9 +164,7 @@ class Tool[**P, R]:
     @property
     def asynchronous(self) -> bool:
         """Whether `call` is a coroutine function: a plain one, a partial one, or a `__call__`."""
-        call: object = self.call
-        while isinstance(call, functools.partial):
-            call = call.func
+        call = _unbound(self.call)
         return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(type(call).__call__)
 
     def arguments_for(self, arguments: Mapping[str, Any], context: ToolContext) -> dict[str, Any]:
@@ -198,7 +197,7 @@ class _FunctionTool[**P, R](Tool[P, R]):
         cancel_on_interrupt: bool,
     ) -> None:
         behind = _behind(call)
-        purpose, meanings = _read(behind.doc)
+        purpose, meanings = read_docstring(behind.doc)
         self._hints = _hints(call, behind)
         properties, required = dict[str, Any](), list[str]()
         for parameter, (hint, default) in self._hints.items():
@@ -233,22 +232,20 @@ class _FunctionTool[**P, R](Tool[P, R]):
         hint, _ = self._hints[name]
         try:
             return msgspec.convert(value, hint, str_keys=True)
-        except (msgspec.ValidationError, TypeError, RecursionError) as exc:
-            # "Expected `int`, got `str` - at `$.stops[0].minutes`", or "- at `key` in `$.prices`"
-            found = _AT.fullmatch(str(exc))
-            what, key, path = found.groups("") if found else (str(exc), "", "")
-            place = f"{'a key of ' if key else ''}`{name}{path}`"
-            said = {
-                key: each
-                for key, each in self.schema["properties"][name].items()
-                if key not in {"default", "description", "title", "examples"}
+        except (msgspec.ValidationError, TypeError) as exc:
+            # "Expected `int`, got `str` - at `$[0].minutes`", or "... - at `key` in `$`"
+            what, _, at = str(exc).partition(" - at `")
+            place = f"`{name}{at.rpartition('$')[2].rstrip('`')}`"
+            if at.startswith("key"):
+                place = f"a key of {place}"
+            fits = {
+                member: each
+                for member, each in self.schema["properties"][name].items()
+                if member not in {"default", "description", "title", "examples"}
             }
             raise ArgumentsError(
-                f"{place} is wrong: {what[:1].lower()}{what[1:]}; `{name}` must fit {_text(said)}"
+                f"{place} is wrong: {what[:1].lower()}{what[1:]}; `{name}` must fit {_text(fits)}"
             ) from exc
-
-
-_AT: Final = re.compile(r"(.*?)(?: - at (`key` in )?`\$(.*)`)?", re.DOTALL)
 
 
 @overload
@@ -286,17 +283,12 @@ def tool(
 
         @tool
         async def weather(city: str, days: Annotated[int, Meta(ge=1, le=7)] = 1) -> dict[str, float]:
-            '''Look up the weather of a city.
+            "Look up the weather of a city."
 
-    Args:
-                city: Its name in English.
-                days: How many, from today.
-            '''
-
-    The annotations say what the model may send, and what the function gets: all that msgspec reads from JSON,
-    with `msgspec.Meta` for the bounds, such as numbers, texts, `Literal`, enums, lists, dataclasses and times. An
-    argument that the model leaves out is left to the function's own default. What parameters mean is read in
-    the docstring, in Google's, NumPy's or Sphinx's style, or in `Meta(description=...)`.
+    The annotations say what the model may send and what the function gets: whatever msgspec reads from JSON,
+    such as numbers, texts, `Literal`, enums, lists, dataclasses and times, with `msgspec.Meta` for bounds.
+    What the model leaves out is left to the function's own default. What a parameter means is told by the
+    docstring, in the style of Google, NumPy or Sphinx, or by `Meta(description=...)`.
 
     Methods are made tools of an object: `tool(calendar.book)`. What `functools.partial` has bound is hidden
     from the model.
@@ -332,43 +324,47 @@ def offered(tools: Sequence[AnyTool]) -> tuple[Tool[..., Any] | ToolSpec, ...]:
     Raises:
         ConfigurationError: If something can be no tool; it names which.
     """
-    if not isinstance(tools, Iterable):
+    if not isinstance(cast("object", tools), Iterable):
         raise ConfigurationError(f"tools is {tools!r}, but must be a list of tools")
-    found = list[Tool[..., Any] | ToolSpec]()
-    for at, each in enumerate(tools):
-        if isinstance(each, Tool | ToolSpec):
-            found.append(each)
-        elif callable(each):
-            found.append(tool(each))
-        else:
-            raise ConfigurationError(f"tools[{at}] is {each!r}, but must be a function, a Tool or a ToolSpec")
-    return tuple(found)
+    return tuple(_offered(at, each) for at, each in enumerate(tools))
+
+
+def _offered(at: int, given: AnyTool) -> Tool[..., Any] | ToolSpec:
+    if callable(given):
+        return cast("Tool[..., Any]", given) if isinstance(given, Tool) else tool(given)
+    if isinstance(cast("object", given), ToolSpec):
+        return given
+    raise ConfigurationError(f"tools[{at}] is {given!r}, but must be a function, a Tool or a ToolSpec")
 
 
 def check_spec(where: str, spec: ToolSpec) -> int:
-    """See to it that the service takes a tool; return how many bytes it takes of a message.
+    """See to it that the service takes a tool; return the bytes of a message that offers it alone.
 
     Raises:
         ConfigurationError: If it does not; it calls the tool `where`.
     """
-    if not isinstance(spec.name, str) or not _NAME.fullmatch(spec.name):
+    name, description, schema = cast("tuple[object, ...]", (spec.name, spec.description, spec.schema))
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigurationError(
-            f"{where} has the name {spec.name!r}, but a name has 1 to 64 letters (a-z), digits, '_' or '-'"
+            f"{where} has the name {name!r}, but a name has 1 to 64 letters (a-z), digits, '_' or '-'"
         )
-    if not isinstance(spec.description, str) or not spec.description.strip():
+    if not isinstance(description, str) or not description.strip():
         raise ConfigurationError(
-            f"{where} has no description; say in its docstring or its description what it is for: the model decides by it"
+            f"{where} has no description; say in its docstring or its description what it is for, "
+            "as the model decides by it"
         )
-    if not isinstance(spec.schema, dict) or spec.schema.get("type") != "object":
+    if not isinstance(schema, dict) or spec.schema.get("type") != "object":
         raise ConfigurationError(
             f'{where} has a schema that is not an object\'s; it must be a dict with "type": "object"'
         )
-    empty = PromptStart(prompt_name="", voice="")
     try:
-        size = len(messages.encode(PromptStart(prompt_name="", voice="", tools=(spec,))))
+        return len(messages.encode(PromptStart(prompt_name="", voice="", tools=(spec,))))
     except (TypeError, ValueError, RecursionError) as exc:
         raise ConfigurationError(f"{where} cannot be written as JSON: {exc}") from exc
-    return size - len(messages.encode(empty))
+
+
+def _is_duration(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 # --- what the model reads ---------------------------------------------------------------------------------
@@ -387,6 +383,7 @@ def result_text(result: object, *, limit: int = RESULT_LIMIT) -> str:
     Raises:
         ConfigurationError: If JSON has nothing for it; it names the place or the type.
     """
+    kind = type(result).__name__
     try:
         plain = msgspec.to_builtins(result, str_keys=True, builtin_types=_BINARY, enc_hook=_readable)
         _check_plain(plain, "result")
@@ -396,7 +393,7 @@ def result_text(result: object, *, limit: int = RESULT_LIMIT) -> str:
         raise
     except RecursionError as exc:
         raise ConfigurationError(
-            f"result cannot be written as JSON: the {type(result).__name__} holds itself, or is nested too deep"
+            f"result cannot be written as JSON: the {kind} contains itself, or goes too deep"
         ) from exc
     except Exception as exc:
         # An object's own code may run, and raise whatever it likes.
@@ -430,10 +427,12 @@ def _cut(text: str, limit: int) -> str:
     return kept(length)
 
 
+_HALF_CHARACTER: Final = re.compile("[\ud800-\udfff]")
+
 _BINARY: Final = (bytes, bytearray, memoryview)
 
 
-def _readable(value: object) -> object:
+def _readable(value: Any) -> object:  # noqa: ANN401 - as msgspec calls it
     """What JSON has for an object that msgspec does not know."""
     match value:
         case str():
@@ -443,9 +442,9 @@ def _readable(value: object) -> object:
         case float():
             return float(value)
         case Mapping():
-            return dict[Any, Any](value)
-        case Sequence() | Set() | ValuesView():
-            return list[Any](value)
+            return {**cast("Any", value)}
+        case Sequence() | AbstractSet() | ValuesView():
+            return list(cast("Iterable[Any]", value))
         case _:
             pass
     # pydantic, without importing it.
@@ -456,6 +455,7 @@ def _readable(value: object) -> object:
 
 def _check_plain(value: object, where: str) -> None:
     """See to it that JSON can be written, and read as it was meant."""
+    kind = type(value)
     match value:
         case None | bool() | int() | float():
             pass
@@ -463,25 +463,25 @@ def _check_plain(value: object, where: str) -> None:
             if not _is_text(value):
                 raise _unwritable(f"{where} holds half of a surrogate pair, which is no character")
         case dict():
-            for key, each in typing.cast("dict[str, object]", value).items():
+            for key, each in cast("dict[str, object]", value).items():
                 if not _is_text(key):
                     raise _unwritable(
                         f"{where} has a key with half of a surrogate pair, which is no character"
                     )
                 _check_plain(each, f"{where}.{key}")
         case list() | tuple():
-            for at, each in enumerate(typing.cast("Sequence[object]", value)):
+            for at, each in enumerate(cast("Sequence[object]", value)):
                 _check_plain(each, f"{where}[{at}]")
         case bytes() | bytearray() | memoryview():
             raise _unwritable(
-                f"{where} is of type {type(value).__name__}, but the model reads text; describe what it holds"
+                f"{where} is of type {kind.__name__}, but the model reads text; describe what it holds"
             )
         case _:
-            raise _unwritable(f"{where} is an object of the type {type(value).__qualname__}")
+            raise _unwritable(f"{where} is an object of the type {kind.__qualname__}")
 
 
 def _is_text(text: str) -> bool:
-    return not any("\ud800" <= each <= "\udfff" for each in text)
+    return _HALF_CHARACTER.search(text) is None
 
 
 def _unwritable(why: str) -> ConfigurationError:
@@ -497,15 +497,15 @@ def _text(value: object) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Behind:
-    """What stands behind something that can be called: a function with a name, words and a module."""
+    """What stands behind something that can be called: a function, its name and its docstring."""
 
-    function: Callable[..., Any]
+    function: object
     name: str
     doc: str | None
 
 
 def _behind(call: object) -> _Behind:
-    """Look through methods, partials, decorators and objects with a `__call__`."""
+    """Look through partials, methods, decorators and objects with a `__call__`."""
     what = f"{call!r} cannot be a tool"
     if isinstance(call, Tool):
         raise ConfigurationError(f"{what}: it is one already")
@@ -515,47 +515,66 @@ def _behind(call: object) -> _Behind:
         )
     if not callable(call):
         raise ConfigurationError(f"{what}: it is no function")
-    function: Any = call
-    kind: type | None = None  # of an object with a __call__
-    while not inspect.isroutine(function) or inspect.ismethod(function) or hasattr(function, "__wrapped__"):
-        if isinstance(function, functools.partial):
-            function = function.func
-        elif inspect.ismethod(function):
-            function = function.__func__
-        elif hasattr(function, "__wrapped__"):
-            function = function.__wrapped__
-        else:
-            kind = type(function)
-            function = kind.__call__
+    named = function = _unbound(call)
+    while (deeper := _deeper(function)) is not None:
+        function = deeper
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigurationError(f"{what}: it is a generator, but a tool has one result; return a list")
-    if kind is None:
-        return _Behind(function=function, name=function.__name__, doc=inspect.getdoc(function))
-    doc = inspect.getdoc(function) or inspect.getdoc(kind)
-    return _Behind(function=function, name=kind.__name__, doc=doc)
+    own = function.__doc__
+    return _Behind(
+        function=function,
+        name=getattr(named, "__name__", type(named).__name__),
+        doc=inspect.cleandoc(own) if own else inspect.getdoc(named),  # or that of a class
+    )
 
 
-def _signature(call: Callable[..., Any]) -> inspect.Signature:
+def _is_partial(call: object) -> typing.TypeGuard["functools.partial[Any]"]:
+    return isinstance(call, functools.partial)
+
+
+def _unbound(call: object) -> object:
+    """What a partial function is a part of."""
+    while _is_partial(call):
+        call = call.func
+    return call
+
+
+def _deeper(call: object) -> object:
+    """What a partial, a method, a decorated function or an object leads to; None from a plain function."""
+    if _is_partial(call):
+        return call.func
+    if inspect.ismethod(call):
+        return call.__func__
+    wrapped: object = getattr(call, "__wrapped__", None)
+    return wrapped if wrapped is not None or inspect.isroutine(call) else type(call).__call__
+
+
+def _parameters(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Those that are left to whoever calls.
+
+    Raises:
+        TypeError, ValueError: If Python cannot tell, as of some functions that are written in C.
+    """
     if sys.version_info >= (3, 14):
         # An annotation that nobody needs, such as that of the result, need not be there at run time.
         from annotationlib import Format  # noqa: PLC0415
 
-        return inspect.signature(call, annotation_format=Format.FORWARDREF)
-    return inspect.signature(call)
+        signature = inspect.signature(call, annotation_format=Format.FORWARDREF)
+    else:
+        signature = inspect.signature(call)
+    bound = call.keywords if _is_partial(call) else {}
+    return {name: each for name, each in signature.parameters.items() if name not in bound}
 
 
 def _hints(call: Callable[..., Any], behind: _Behind) -> dict[str, tuple[Any, Any]]:
     """The parameters that are the model's: the type and the default of each."""
     try:
-        parameters = _signature(call).parameters
+        parameters = _parameters(call)
     except (TypeError, ValueError) as exc:
         raise ConfigurationError(f"{behind.name}() has no signature; write a function that calls it") from exc
-    bound = set[str](call.keywords) if isinstance(call, functools.partial) else set[str]()
     hints = dict[str, tuple[Any, Any]]()
     for name, parameter in parameters.items():
         where = f"the parameter {name!r} of {behind.name}()"
-        if name in bound:
-            continue
         match parameter.kind:
             case inspect.Parameter.VAR_POSITIONAL | inspect.Parameter.VAR_KEYWORD:
                 raise ConfigurationError(f"{where} takes any number of arguments; name each of them")
@@ -568,7 +587,7 @@ def _hints(call: Callable[..., Any], behind: _Behind) -> dict[str, tuple[Any, An
         if parameter.annotation is inspect.Parameter.empty:
             if not hints and name in {"self", "cls"}:
                 raise ConfigurationError(
-                    f"{where} has no annotation; make a tool of the method of an object: tool(object.{behind.name})"
+                    f"{where} has no annotation; make a tool of an object's method: tool(it.{behind.name})"
                 )
             raise ConfigurationError(f"{where} has no annotation; say what it takes, such as {name}: str")
         try:
@@ -583,7 +602,7 @@ def _hints(call: Callable[..., Any], behind: _Behind) -> dict[str, tuple[Any, An
 def _contexts(call: Callable[..., Any], behind: _Behind) -> tuple[str, ...]:
     """The parameters that get a context. The others may be annotated as they like, or not at all."""
     try:
-        parameters = _signature(call).parameters
+        parameters = _parameters(call)
     except (TypeError, ValueError):
         return ()  # not written in Python, so it knows nothing of contexts
     found = list[str]()
@@ -601,12 +620,12 @@ def _contexts(call: Callable[..., Any], behind: _Behind) -> tuple[str, ...]:
 
 def _unresolved(where: str, why: Exception) -> ConfigurationError:
     return ConfigurationError(
-        f"{where} has an annotation that cannot be resolved ({why}), but tools need theirs at run time: import "
-        "or define it at the top of the module, outside of `if TYPE_CHECKING:`"
+        f"{where} has an annotation that cannot be resolved ({why}), but a tool needs it at run time: "
+        "import or define it at the top of the module, outside of `if TYPE_CHECKING:`"
     )
 
 
-def _resolved(annotation: object, function: Callable[..., Any]) -> Any:
+def _resolved(annotation: object, function: object) -> object:
     """What an annotation means, where it is a string, too."""
 
     def holder() -> None: ...
@@ -626,55 +645,18 @@ def _is_context(hint: object) -> bool:
     return hint is ToolContext
 
 
-def _read(doc: str | None) -> tuple[str, dict[str, str]]:
-    """Read a docstring: what it says of the whole, and of each parameter or attribute."""
-    if not doc:
-        return "", {}
-    import docstring_parser as parser  # noqa: PLC0415 - 20 ms, for those who have tools
-
-    try:
-        parsed = parser.parse(doc)
-    except Exception:  # noqa: BLE001 - it is in no style, and its parsers do not agree on what to raise then
-        return inspect.cleandoc(doc), {}
-    # Examples and notes are good reading for a model.
-    aside = (
-        parser.DocstringParam | parser.DocstringReturns | parser.DocstringRaises | parser.DocstringDeprecated
-    )
-    parts = [parsed.description or ""]
-    parts += [
-        f"{each.args[0].capitalize()}: {each.description}"
-        for each in parsed.meta
-        if each.description and not isinstance(each, aside)
-    ]
-    meanings = {
-        name.strip(): " ".join(each.description.split())
-        for each in parsed.params
-        if each.description
-        for name in each.arg_name.split(",")  # NumPy's style has "x, y : float"
-    }
-    return "\n\n".join(part for part in parts if part), meanings
-
-
-# --- types ------------------------------------------------------------------------------------------------
-
-
 def _property(where: str, hint: object, default: object, meaning: str | None) -> dict[str, Any]:
     """The schema of a parameter."""
     try:
-        kind = kinds.type_info(hint)
-        schema = _schema(kind)
-    except RecursionError as exc:
-        raise ConfigurationError(f"{where} has a type that contains itself; say how deep it goes") from exc
-    except Exception as exc:
+        schema = schema_of(hint)
+    except Exception as exc:  # the fields of a class may be annotated with anything
         raise ConfigurationError(f"{where} has a type that no tool can take: {exc}") from exc
-    own = kind.extra_json_schema or {} if isinstance(kind, kinds.Metadata) else {}
-    if meaning and "description" not in own:
+    if meaning is not None and not _says_what_it_means(hint):
         schema["description"] = meaning
     if default is not inspect.Parameter.empty:
         try:
-            schema["default"] = _held(default)
-            msgspec.convert(schema["default"], hint, str_keys=True)
-        except Exception as exc:
+            schema["default"] = default_of(default, hint)
+        except Exception as exc:  # a default may be any object
             raise ConfigurationError(
                 f"{where} has the default {default!r}, which is nothing that the model could send ({exc}); "
                 "change it, or the annotation"
@@ -682,191 +664,8 @@ def _property(where: str, hint: object, default: object, meaning: str | None) ->
     return schema
 
 
-def _held(default: object) -> Any:
-    """A default as JSON holds it."""
-    return msgspec.json.decode(msgspec.json.encode(default))
-
-
-def _schema(kind: kinds.Type, inside: tuple[object, ...] = ()) -> dict[str, Any]:
-    """The schema of a type that stands inside others; whole, and with nothing that is of no use to a model.
-
-    `msgspec.json.schema` gathers classes in a fourth member at the top, to which it refers. Nova user guide,
-    "Troubleshooting tool calls": no more than type, properties and required are supported there.
-    """
-    match kind:
-        case kinds.Metadata():
-            return _schema(kind.type, inside) | (kind.extra_json_schema or {})
-        case kinds.AnyType():
-            return {}
-        case kinds.CustomType() if kind.cls is object:
-            return {}
-        case kinds.NoneType():
-            return {"type": "null"}
-        case kinds.BoolType():
-            return {"type": "boolean"}
-        case kinds.IntType() | kinds.FloatType():
-            return {"type": "integer" if isinstance(kind, kinds.IntType) else "number"} | _given(
-                minimum=kind.ge,
-                exclusiveMinimum=kind.gt,
-                maximum=kind.le,
-                exclusiveMaximum=kind.lt,
-                multipleOf=kind.multiple_of,
-            )
-        case kinds.StrType():
-            bounds = _given(minLength=kind.min_length, maxLength=kind.max_length, pattern=kind.pattern)
-            return {"type": "string"} | bounds
-        case kinds.BytesType() | kinds.ByteArrayType() | kinds.MemoryViewType():
-            # Four characters for three bytes.
-            low, high = (None if n is None else (n + 2) // 3 * 4 for n in (kind.min_length, kind.max_length))
-            encoded = {"type": "string", "contentEncoding": "base64"}
-            return encoded | _given(minLength=low, maxLength=high)
-        case kinds.DateTimeType(tz=False):  # no format is without a time zone
-            return {"type": "string", "examples": ["2030-12-31T23:59:59"]}
-        case kinds.TimeType(tz=False):
-            return {"type": "string", "examples": ["23:59:59"]}
-        case _ if form := _FORMATS.get(type(kind)):
-            return {"type": "string", "format": form}
-        case kinds.LiteralType():
-            return {"enum": list(kind.values)}
-        case kinds.EnumType():
-            described, _ = _described(kind.cls)
-            return described | {"enum": [each.value for each in kind.cls]}
-        case kinds.UnionType():
-            return {"anyOf": [_schema(each, inside) for each in kind.types]}
-        case kinds.CollectionType():
-            return _array(kind, inside)
-        case kinds.TupleType():
-            items = [_schema(each, inside) for each in kind.item_types]
-            return _row(items, at_least=len(items))
-        case kinds.DictType():
-            return _mapping(kind, inside)
-        case kinds.StructType() | kinds.TypedDictType() | kinds.DataclassType() | kinds.NamedTupleType():
-            return _members(kind, inside)
-        case kinds.CustomType():
-            raise TypeError(f"msgspec does not know {kind.cls.__qualname__}")
-        case _:
-            raise TypeError(f"{type(kind).__name__} is nothing that a model could send")
-
-
-# JSON Schema, "Defined formats"; "decimal" is msgspec's own.
-_FORMATS: Final[Mapping[type[kinds.Type], str]] = {
-    kinds.DateTimeType: "date-time",
-    kinds.DateType: "date",
-    kinds.TimeType: "time",
-    kinds.TimeDeltaType: "duration",
-    kinds.UUIDType: "uuid",
-    kinds.DecimalType: "decimal",
-}
-
-
-def _given(**bounds: object) -> dict[str, Any]:
-    return {name: bound for name, bound in bounds.items() if bound is not None}
-
-
-def _array(kind: kinds.CollectionType, inside: tuple[object, ...]) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": "array"}
-    if items := _schema(kind.item_type, inside):
-        schema["items"] = items
-    if isinstance(kind, kinds.SetType | kinds.FrozenSetType):
-        if not _hashable(kind.item_type):
-            raise TypeError("what is in a set must be hashable; use a list")
-        schema["uniqueItems"] = True
-    return schema | _given(minItems=kind.min_length, maxItems=kind.max_length)
-
-
-def _hashable(kind: kinds.Type) -> bool:
-    match kind:
-        case kinds.Metadata():
-            return _hashable(kind.type)
-        case (
-            kinds.ListType()
-            | kinds.SetType()
-            | kinds.DictType()
-            | kinds.TypedDictType()
-            | kinds.ByteArrayType()
-        ):
-            return False
-        case kinds.StructType() | kinds.DataclassType():
-            return getattr(kind.cls, "__hash__", None) is not None
-        case kinds.TupleType():
-            return all(map(_hashable, kind.item_types))
-        case kinds.VarTupleType():
-            return _hashable(kind.item_type)
-        case kinds.UnionType():
-            return all(map(_hashable, kind.types))
-        case _:
-            return True
-
-
-def _row(items: list[dict[str, Any]], *, at_least: int) -> dict[str, Any]:
-    """The schema of an array with something else in each place."""
-    schema: dict[str, Any] = {"type": "array", "minItems": at_least, "maxItems": len(items)}
-    return schema | ({"prefixItems": items} if items else {})
-
-
-def _mapping(kind: kinds.DictType, inside: tuple[object, ...]) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": "object"}
-    if names := _keys(kind.key_type):
-        schema["propertyNames"] = names
-    if values := _schema(kind.value_type, inside):
-        schema["additionalProperties"] = values
-    return schema | _given(minProperties=kind.min_length, maxProperties=kind.max_length)
-
-
-def _keys(kind: kinds.Type) -> dict[str, Any]:
-    """The schema of the keys of an object, which are strings, whatever a dict makes of them."""
-    match kind:
-        case kinds.Metadata():
-            return _keys(kind.type) | (kind.extra_json_schema or {})
-        case kinds.IntType():
-            return {"pattern": "^-?[0-9]+$"}
-        case kinds.LiteralType() | kinds.EnumType():
-            return {"enum": [str(each) for each in _schema(kind)["enum"]]}
-        case kinds.AnyType() | kinds.StrType() | kinds.DateType() | kinds.UUIDType() | kinds.DecimalType():
-            schema = _schema(kind)
-            schema.pop("type", None)
-            return schema
-        case _:
-            raise TypeError(f"the keys of a dict cannot be {type(kind).__name__}; use str")
-
-
-def _members(
-    kind: kinds.StructType | kinds.TypedDictType | kinds.DataclassType | kinds.NamedTupleType,
-    inside: tuple[object, ...],
-) -> dict[str, Any]:
-    """The schema of a class by its fields."""
-    if kind.cls in inside:
-        raise RecursionError
-    described, meanings = _described(kind.cls)
-    properties, required = dict[str, dict[str, Any]](), list[str]()
-    if isinstance(kind, kinds.StructType) and kind.tag_field is not None:
-        properties[kind.tag_field] = {"enum": [kind.tag]}
-        required.append(kind.tag_field)
-    for field in kind.fields:
-        schema = _schema(field.type, (*inside, kind.cls))
-        if field.name in meanings:
-            schema = {"description": meanings[field.name]} | schema
-        if field.required:
-            required.append(field.encode_name)
-        elif field.default is not msgspec.NODEFAULT:
-            schema["default"] = _held(field.default)
-        properties[field.encode_name] = schema
-    if isinstance(kind, kinds.NamedTupleType) or (isinstance(kind, kinds.StructType) and kind.array_like):
-        return described | _row(list(properties.values()), at_least=len(required))
-    found = described | {"type": "object", "properties": properties}
-    if required:
-        found["required"] = required
-    if isinstance(kind, kinds.StructType) and kind.forbid_unknown_fields:
-        found["additionalProperties"] = False
-    return found
-
-
-def _described(cls: type) -> tuple[dict[str, Any], dict[str, str]]:
-    """What the docstring of a class says of it, as a schema has it, and of each of its fields."""
-    cls = typing.get_origin(cls) or cls
-    doc = cls.__doc__
-    # Dataclasses and named tuples without one are given their own signature.
-    if doc is None or doc.startswith(f"{cls.__name__}("):
-        return {}, {}
-    purpose, meanings = _read(doc)
-    return _given(description=purpose or None), meanings
+def _says_what_it_means(hint: object) -> bool:
+    """Whether an annotation has a description of its own."""
+    return typing.get_origin(hint) is typing.Annotated and any(
+        isinstance(each, msgspec.Meta) and each.description is not None for each in typing.get_args(hint)[1:]
+    )
