@@ -250,6 +250,12 @@ async def test_everything_can_be_done_by_keyboard_and_has_a_name(offline: Server
             "nobody asked for it"
         )
         assert await page.run("document.activeElement.id") == "text", "the next message can be typed at once"
+        level = "Number(document.querySelector('#you-level').ariaValueNow)"
+        await page.run("document.querySelector('#microphone').focus()")
+        await page.press(" ", 32, " ")
+        await page.until(f"document.querySelector('#microphone').ariaPressed === 'true' && {level} > 30")
+        await page.press(" ", 32, " ")
+        await page.until(f"document.querySelector('#microphone').ariaPressed === 'false' && {level} === 0")
         await page.run("document.querySelector('#start').focus()")
         await page.press(" ", 32, " ")
         await page.until(f"{STATE} === 'off'")
