@@ -20,7 +20,7 @@ from sphinx.util.nodes import make_refnode
 import novasonic
 
 project = "novasonic"
-author = "The novasonic developers"
+author = copyright = "The novasonic developers"  # noqa: A001 - Sphinx calls it so
 version = release = novasonic.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]

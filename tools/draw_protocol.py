@@ -56,15 +56,15 @@ def machines() -> list[Machine]:
 class Drawing:
     """One machine, at a place of its own."""
 
-    def __init__(self, machine: Machine, left: int) -> None:
+    def __init__(self, machine: Machine, left: int, top: int) -> None:
         self.parts: list[str] = []
         self.left = left
-        self._rows = {name: HEAD + ROW * at for at, name in enumerate(machine.steps)}
-        self.parts.append(f'<text class="title" x="{left}" y="40">{escape(machine.title)}</text>')
-        for name, top in self._rows.items():
+        self._rows = {name: top + HEAD + ROW * at for at, name in enumerate(machine.steps)}
+        self.parts.append(f'<text class="title" x="{left}" y="{top + 40}">{escape(machine.title)}</text>')
+        for name, y in self._rows.items():
             self.parts += [
-                f'<rect class="state" x="{left}" y="{top}" width="{BOX}" height="{HIGH}" rx="8"/>',
-                self._text(name, left + BOX / 2, top + HIGH / 2 + 5, "middle", ""),
+                f'<rect class="state" x="{left}" y="{y}" width="{BOX}" height="{HIGH}" rx="8"/>',
+                self._text(name, left + BOX / 2, y + HIGH / 2 + 5, "middle", ""),
             ]
         self.right = left + BOX
         self.bottom = max(self._rows.values()) + HIGH
@@ -121,15 +121,19 @@ class Drawing:
 
 
 def svg(drawn: Sequence[Machine]) -> str:
-    """Return the picture of some machines, side by side."""
-    parts, left, bottom = list[str](), MARGIN, 0
+    """Return the picture of some machines: the first, and the others in a column beside it."""
+    parts, left, width, top, bottom = list[str](), MARGIN, 0, 0, 0
     for machine in drawn:
         table = machine.steps.items()
         loops = [len(step) for name, steps in table for step, to in steps.items() if to == name]
-        drawing = Drawing(machine, left + (round(LETTER * max(loops)) + 34 if loops else 0))
+        drawing = Drawing(machine, left + (round(LETTER * max(loops)) + 34 if loops else 0), top)
         parts += drawing.parts
-        left, bottom = drawing.right + 2 * MARGIN, max(bottom, drawing.bottom)
-    width, height = left - MARGIN, bottom + MARGIN
+        width, bottom = max(width, drawing.right + MARGIN), max(bottom, drawing.bottom)
+        if machine is drawn[0]:
+            left = drawing.right + 2 * MARGIN
+        else:
+            top = drawing.bottom
+    height = bottom + MARGIN
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     head = 'id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto"'
     lines = [
