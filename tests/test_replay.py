@@ -122,6 +122,10 @@ async def taped(
     return path
 
 
+def schema(days: int) -> dict[str, Any]:
+    return {"type": "object", "properties": {"days": {"enum": [1, days]}}}
+
+
 @pytest.mark.parametrize(
     ("options", "path", "recorded", "sent"),
     [
@@ -134,12 +138,8 @@ async def taped(
         ),
         ({"tools": []}, "event.promptStart.toolUseOutputConfiguration.mediaType", "application/json", None),
         (
-            {
-                "tools": [
-                    ToolSpec(name="go", description="Goes.", schema={"type": "object", "x": [1, {"y": 3}]})
-                ]
-            },
-            "event.promptStart.toolConfiguration.tools[0].toolSpec.inputSchema.json.x[1].y",
+            {"tools": [ToolSpec(name="go", description="Goes.", schema=schema(3))]},
+            "event.promptStart.toolConfiguration.tools[0].toolSpec.inputSchema.json.properties.days.enum[1]",
             2,
             3,
         ),
@@ -148,7 +148,7 @@ async def taped(
 async def test_each_setting_that_has_changed_is_named(
     tmp_path: Path, options: dict[str, Any], path: str, recorded: Any, sent: Any
 ) -> None:
-    tools = [ToolSpec(name="go", description="Goes.", schema={"type": "object", "x": [1, {"y": 2}]})]
+    tools = [ToolSpec(name="go", description="Goes.", schema=schema(2))]
     call = await taped(tmp_path / "call.jsonl", ask_twice, tools=tools)
     with pytest.raises(ReplayError, match=re.escape(path)) as caught:
         async with SonicSession(transport=replay(call), **{"tools": tools, **options}):
