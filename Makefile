@@ -2,7 +2,7 @@
 UV ?= python3 -m uv
 RUN = $(UV) run
 
-.PHONY: help check lint types imports test docs pictures bench load demo clean
+.PHONY: help check lint types imports test docs pictures bench soak load demo clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,9 @@ pictures:  ## Draw the pictures of the documentation again
 
 bench:  ## Cost and punctuality, side by side with the plain SDK
 	$(RUN) python -m bench
+
+soak:  ## Three hours of one conversation, and 500 faults in a hundred others
+	$(RUN) python -m bench.soak
 
 load:  ## 20 pages at once, against the server of examples/browser
 	$(RUN) python -m bench.load

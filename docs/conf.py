@@ -40,8 +40,9 @@ napoleon_attr_annotations = False  # the signature has them
 napoleon_use_ivar = True  # attributes of a dataclass stand in its docstring, once
 myst_heading_anchors = 3
 nitpick_ignore_regex = [
-    ("py:class", "[PR]"),  # parameters of a generic class
-    ("py:class", r"novasonic\.emulator\.\w+\.\w+"),  # what its parts hand each other
+    ("py:class", "[PRT]"),  # parameters of a generic class
+    ("py:class", r"novasonic\.(emulator|testing)\.\w+\.\w+"),  # what its parts hand each other
+    ("py:class", r"(hypothesis|pytest)\..*"),
     ("py:exc", "ArgumentsError"),  # is told to the model, and no program meets it
 ]
 
@@ -51,12 +52,14 @@ PYTHON: Final = {
     "asyncio.Transport": "asyncio-protocol",
     "asyncio.timeout": "asyncio-task",
     "collections.abc": "collections.abc",
+    "concurrent.futures": "concurrent.futures",
     "datetime.date": "datetime",
     "datetime.datetime": "datetime",
     "enum.Enum": "enum",
     "functools.partial": "functools",
     "os.PathLike": "os",
     "pathlib.Path": "pathlib",
+    "re.Pattern": "re",
     "ssl.SSLContext": "ssl",
     "types.TracebackType": "types",
     "typing": "typing",
@@ -64,12 +67,16 @@ PYTHON: Final = {
 """Names of Python, and of whole modules of it, with the pages of its library reference that have them."""
 
 ELSEWHERE: Final = {
+    "_asyncio.Future": "asyncio.Future",
     "_asyncio.Task": "asyncio.Task",
     "asyncio.transports.Transport": "asyncio.Transport",
+    "concurrent.futures._base.Executor": "concurrent.futures.Executor",
     "pathlib._local.Path": "pathlib.Path",
     # Signatures name a part of these; what there is to be read stands here.
     "novasonic.conversation.Player": "novasonic.playback.Player",
     "novasonic.files.AudioReader": "novasonic.audio.WavReader",
+    "novasonic.recording.Tape": "novasonic.replay",
+    "novasonic.replaying.Replay": "novasonic.replay",
     "novasonic.session.SessionOptions": "novasonic.SonicSession",
     "novasonic.tools.AnyTool": "novasonic.Tool",
 }

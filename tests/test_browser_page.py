@@ -250,6 +250,12 @@ async def test_everything_can_be_done_by_keyboard_and_has_a_name(offline: Server
             "nobody asked for it"
         )
         assert await page.run("document.activeElement.id") == "text", "the next message can be typed at once"
+        level = "Number(document.querySelector('#you-level').ariaValueNow)"
+        await page.run("document.querySelector('#microphone').focus()")
+        await page.press(" ", 32, " ")
+        await page.until(f"document.querySelector('#microphone').ariaPressed === 'true' && {level} > 30")
+        await page.press(" ", 32, " ")
+        await page.until(f"document.querySelector('#microphone').ariaPressed === 'false' && {level} === 0")
         await page.run("document.querySelector('#start').focus()")
         await page.press(" ", 32, " ")
         await page.until(f"{STATE} === 'off'")
@@ -335,12 +341,12 @@ async def test_without_a_microphone_it_says_so_and_goes_on(offline: Server, tmp_
 
 async def test_the_token_is_asked_for_and_taken_from_the_address(tmp_path: Path) -> None:
     told = scenario(tmp_path, turns=[{"typed": "*", "says": "Hello!"}])
-    with server(tmp_path, "--emulator", told, NOVASONIC_TOKEN="open sesame") as served:
+    with server(tmp_path, "--emulator", told, NOVASONIC_TOKEN="open sesame ☂") as served:
         async with chromium.chromium(tmp_path / "profile") as page:
             await page.go(served.url)
             await page.until("!document.querySelector('#token-field').hidden")
             assert "needs an access token" in await page.text("#error")
-            await page.go(f"{served.url}?again#open%20sesame")
+            await page.go(f"{served.url}?again#open%20sesame%20%E2%98%82")
             await page.until("!document.querySelector('#offline').hidden")
             await page.click("#text")
             await page.type("Good morning.")

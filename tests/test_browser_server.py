@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from novasonic import AudioChunk
 from novasonic.emulator import Behaviour, Emulator, Fault, Say, Scenario, ToolCall, Turn
-from pacing import AHEAD, ROOM, Pacer
+from pacing import ROOM, Pacer
 from running import speech
 from serving import BARE, PROGRAM, Server, deaf_socket, emulator, server
 
@@ -633,13 +633,16 @@ async def test_what_aws_says_of_the_servers_own_account_stays_in_its_log(
 # --- pacing ---
 
 
+AHEAD = 0.5
+
+
 def piece(seconds: float, turn: int = 1) -> AudioChunk:
     return AudioChunk(turn=turn, pcm=bytes(2 * round(24_000 * seconds)), sample_rate=24_000)
 
 
 @pytest.mark.clock("virtual")
 async def test_speech_is_half_a_second_ahead_and_then_in_time() -> None:
-    pacer, loop = Pacer(), asyncio.get_running_loop()
+    pacer, loop = Pacer(AHEAD), asyncio.get_running_loop()
     for _ in range(100):
         await pacer.put(piece(0.1))
     began, at = loop.time(), list[float]()
@@ -652,7 +655,7 @@ async def test_speech_is_half_a_second_ahead_and_then_in_time() -> None:
 
 @pytest.mark.clock("virtual")
 async def test_what_was_heard_is_what_was_handed_out_and_had_its_time() -> None:
-    pacer = Pacer()
+    pacer = Pacer(AHEAD)
     assert pacer.heard(1) is None
     for _ in range(20):
         await pacer.put(piece(0.1))
@@ -671,7 +674,7 @@ async def test_what_was_heard_is_what_was_handed_out_and_had_its_time() -> None:
 
 @pytest.mark.clock("virtual")
 async def test_a_full_queue_waits_and_an_interruption_makes_room() -> None:
-    pacer = Pacer()
+    pacer = Pacer(AHEAD)
     for _ in range(round(ROOM)):
         await pacer.put(piece(1.0))
     waiting = asyncio.create_task(pacer.put(piece(1.0)))
@@ -684,7 +687,7 @@ async def test_a_full_queue_waits_and_an_interruption_makes_room() -> None:
 
 @pytest.mark.clock("virtual")
 async def test_whoever_waits_for_speech_may_give_up_without_losing_any() -> None:
-    pacer = Pacer()
+    pacer = Pacer(AHEAD)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(pacer.next(), 1)
     await pacer.put(piece(0.1))

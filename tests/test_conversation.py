@@ -1800,6 +1800,7 @@ def test_tools_that_the_model_waits_for_are_left_over_until_it_has_spoken_about_
     assert calls_left(service) == [("t1", {"celsius": 7}), ("t2", None)]
     answers(service.conversation, "t2", "{}", service.now)
     assert calls_left(service) == [("t1", {"celsius": 7}), ("t2", {})]
+    service.now += 0.5
     service.plans("It is cold.")
     assert calls_left(service) == []
     service.calls("t3")
@@ -1817,6 +1818,26 @@ def test_a_result_is_left_over_although_the_model_has_spoken_about_something_els
     service.plans(" fine.")
     service.speaks(stop="END_TURN")
     assert calls_left(service) == [("t1", {"celsius": 7})]
+    service.now += 0.5
+    service.plans("It is cold.")
+    assert calls_left(service) == []
+
+
+def test_what_comes_at_once_after_a_result_is_not_about_it() -> None:
+    """A fast tool answers before the model has said that it looks; the result is spoken about after that."""
+    service = Service()
+    service.hears_user("what is the weather?")
+    service.calls("t1")
+    answers(service.conversation, "t1", '{"celsius": 7}', service.now)
+    service.now += 0.02
+    service.plans("Let me see.")
+    service.speaks(20.0, stop="END_TURN")
+    assert calls_left(service) == [("t1", {"celsius": 7})]
+    service.now += 20.1
+    assert service.fold.owes(service.now), "it was not heard to its end"
+    service.confirms("Let me see.", stop="END_TURN")
+    assert service.fold.owes(service.now + 5.0), "and now it is due"
+    assert not service.fold.owes(service.now + 30.0), "nobody waits for ever"
     service.plans("It is cold.")
     assert calls_left(service) == []
 
@@ -1828,6 +1849,7 @@ def test_a_result_that_was_told_is_left_over_if_the_next_stream_is_lost_too() ->
     left, new = old.is_lost()
     again, newer = new.is_lost()
     assert [run.id for run in left.calls] == [run.id for run in again.calls] == ["t1"]
+    newer.now += 0.5
     newer.plans("It is cold.")
     assert newer.conversation.left(lost=False).calls == ()
 
@@ -2402,7 +2424,9 @@ def test_wherever_a_conversation_moves_on_every_word_is_in_history_once_and_in_i
     last = max((word.begun for word in words if word.role == "ASSISTANT" and word.begun < at), default=-1)
     cut = [word for word in words if lost and word.begun == last and word.ended >= at]
     left, new = old.is_lost() if lost else (old.conversation.left(lost=False), old.hands_over())
-    assert left.unanswered == any(word.role == "USER" and last < word.told < at for word in words)
+    # A response that has begun answers only with its first words.
+    spoke = max((word.begun for word in words if word.role == "ASSISTANT" and word.told < at), default=-1)
+    assert left.unanswered == any(word.role == "USER" and spoke < word.told < at for word in words)
     if cut:
         assert left.unfinished == "".join(word.text for word in cut if word.told < at <= word.whole)
     else:

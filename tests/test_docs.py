@@ -117,7 +117,8 @@ class Page:
 
     def _pytest(self, file: str) -> None:
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-W", "error", file],
+            # pytest-asyncio advises whoever has not said so to set a scope, and goes on.
+            [sys.executable, "-mpytest", "-q", "-Werror", "-Wignore:The configuration option", file],
             env=self._env,
             capture_output=True,
             text=True,
@@ -243,6 +244,7 @@ MODULES = (
     "models",
     "playback",
     "sinks",
+    "testing",
     "transport",
 )
 

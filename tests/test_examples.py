@@ -44,6 +44,7 @@ async def program(
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-Werror",
+        *(["-mpytest", "-pno:cacheprovider"] if name.startswith("test_") else []),
         EXAMPLES / name,
         *map(str, arguments),
         cwd=folder,
@@ -218,6 +219,21 @@ async def test_a_caller_is_heard_answered_and_may_break_in(tmp_path: Path) -> No
     assert lines[2:5] == ["ASSISTANT: Once upon a time.", "USER: a shorter one", "ASSISTANT: The end."]
     assert lines[5] == "-- the call is over"
     assert [log.outcome for log in bedrock.sessions] == ["completed"]
+
+
+async def test_a_recording_is_replayed_and_a_difference_is_named(tmp_path: Path, utterance: Path) -> None:
+    turns = [Turn(heard="what is the weather like?", says=[Say("Sunny.", seconds=1.0)])]
+    printed, [_] = await run("record_and_replay.py", utterance, folder=tmp_path, turns=turns)
+    assert printed.startswith("recorded: Sunny.\nreplayed: Sunny.\nwith another system prompt: ")
+    assert "Be brief." in printed
+    assert "Be rude." in printed
+
+
+async def test_tests_of_an_app_pass(tmp_path: Path) -> None:
+    async with Emulator() as bedrock, program("test_your_app.py", bedrock=bedrock, folder=tmp_path) as tests:
+        printed, _ = await tests.communicate()
+        assert (tests.returncode, b"3 passed" in printed) == (0, True), printed.decode()
+    assert not bedrock.sessions  # they bring a service of their own
 
 
 async def test_a_microphone_is_heard_and_a_loudspeaker_plays(tmp_path: Path) -> None:

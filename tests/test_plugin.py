@@ -1,29 +1,20 @@
 """The pytest plugin in projects of its users: with pytest-asyncio, with anyio, and with neither."""
 
+import asyncio
 import sys
+from pathlib import Path
 
 import pytest
+
+from novasonic.session import ask
+from novasonic.testing import ScriptedTransport, VirtualLoop, assistant_says, expect, typed
 
 pytest_plugins = ("pytester",)
 
 PROGRAM = "import asyncio, novasonic; print(asyncio.run(novasonic.ask('Hi!')).text)"
 
-CONFTEST = """
-    import novasonic
-
-    class Replay:
-        def __init__(self, path, options):
-            self.path, self.options, self.complete = path, options, False
-
-        def assert_complete(self):
-            assert self.complete, "the recording has a rest"
-
-    novasonic.replay = lambda path, **options: Replay(path, options)
-"""
-"""Recordings have tests of their own; here it is about what the fixture does with them."""
-
 SYNC = f"""
-    import asyncio, os, pathlib, subprocess, sys
+    import asyncio, os, subprocess, sys
 
     import novasonic
     from novasonic.emulator import Scenario, Turn
@@ -37,9 +28,7 @@ SYNC = f"""
 
     def test_replay(sonic_replay):
         replay = sonic_replay("call.jsonl", speed=None)
-        assert replay.path == pathlib.Path(__file__).parent / "call.jsonl"
-        assert replay.options == {{"speed": None}}
-        replay.complete = True
+        assert asyncio.run(novasonic.ask("Hi!", transport=replay)).text == "Hello!"
 
     def test_emulator(sonic_emulator, monkeypatch):
         monkeypatch.setenv("AWS_PROFILE", "somebody")
@@ -107,8 +96,17 @@ OPTIONS = ("-p", "no:hypothesispytest", "-p", "no:cacheprovider", "-W", "error")
 SCOPE = "asyncio_default_fixture_loop_scope=function"
 
 
+@pytest.fixture
+def call(pytester: pytest.Pytester) -> Path:
+    """A recording, beside the tests."""
+    path = pytester.path / "call.jsonl"
+    script = ScriptedTransport([expect(typed("Hi!")), assistant_says("Hello!")])
+    asyncio.run(ask("Hi!", transport=script, record=path), loop_factory=VirtualLoop)
+    return path
+
+
+@pytest.mark.usefixtures("call")
 def test_the_fixtures_need_no_other_plugin(pytester: pytest.Pytester) -> None:
-    pytester.makeconftest(CONFTEST)
     pytester.makepyfile(SYNC)
     ran = pytester.runpytest_subprocess(*OPTIONS, "-p", "no:asyncio", "-p", "no:anyio")
     ran.assert_outcomes(passed=5)
@@ -161,8 +159,8 @@ def test_loops_of_a_projects_own_stay_as_they_are(pytester: pytest.Pytester) -> 
     ran.stdout.fnmatch_lines(["*::test_ours PASSED*", "*::test_virtual PASSED*"])
 
 
+@pytest.mark.usefixtures("call")
 def test_a_test_that_leaves_its_script_fails_and_says_where(pytester: pytest.Pytester) -> None:
-    pytester.makeconftest(CONFTEST)
     pytester.makepyfile(
         """
         import asyncio
@@ -195,6 +193,10 @@ def test_a_test_that_leaves_its_script_fails_and_says_where(pytester: pytest.Pyt
         def test_recording(sonic_replay):
             sonic_replay("call.jsonl")
 
+        def test_other_recording(sonic_replay, sonic_clock):
+            with pytest.raises(novasonic.ReplayError):
+                sonic_clock.run(novasonic.ask("Bye!", transport=sonic_replay("call.jsonl")))
+
         def test_time(sonic_emulator, sonic_clock):
             pass
 
@@ -203,7 +205,7 @@ def test_a_test_that_leaves_its_script_fails_and_says_where(pytester: pytest.Pyt
         """
     )
     ran = pytester.runpytest_subprocess(*OPTIONS, "-p", "no:asyncio", "-p", "no:anyio", "-rA")
-    ran.assert_outcomes(passed=4, failed=2, errors=5, skipped=1)
+    ran.assert_outcomes(passed=5, failed=2, errors=6, skipped=1)
     output = ran.stdout.str()
     assert output.count("- sonic_script -") == 1, "once, in the report of the test that has failed"
     ran.stdout.fnmatch_lines_random(
@@ -212,7 +214,8 @@ def test_a_test_that_leaves_its_script_fails_and_says_where(pytester: pytest.Pyt
             "stream 1, step 1 of 2: the client does not do what the script expects",
             "  came: * typed text 'Bye!'",
             "the scenario was not played * these turns are left: typed 'Hi!', heard 'and tomorrow?'",
-            "the recording has a rest*",
+            "the program has opened 0 of 1 recorded streams",
+            "*event.textInput.content*Bye!*",
             "sonic_emulator and sonic_clock exclude each other: *",
         ]
     )

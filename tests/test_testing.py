@@ -205,6 +205,49 @@ class TestScripts:
         with pytest.raises(AssertionError, match="there came typed text"):
             script.assert_complete()
 
+    async def test_an_answer_that_nobody_expects_is_more_than_is_expected(self) -> None:
+        """Without an expectation, what is said about it would come before it."""
+        script = ScriptedTransport([calls_tool("clock")])
+        async with SonicSession(transport=script, tools=[clock]) as session:
+            with pytest.raises(AssertionError, match=r'there came answer of clock \{"result":"noon"\}'):
+                await read(session)
+
+    async def test_a_session_that_is_left_in_the_middle_ends_at_once(self, sonic_clock: SonicClock) -> None:
+        script = ScriptedTransport([wait(5), assistant_says("Hello!")])
+        start, session = sonic_clock.now, SonicSession(transport=script)
+        with pytest.raises(ZeroDivisionError):
+            async with session:
+                raise ZeroDivisionError
+        assert sonic_clock.now == start
+        with pytest.raises(AssertionError, match=r"here 1\. wait 5 s"):
+            script.assert_complete()
+
+    def test_every_step_says_what_it_is(self) -> None:
+        steps = [
+            expect(typed("Hi!"), answers("clock"), opens()),
+            expect(speaks(0.5)),
+            emit(
+                user_says("hello"),
+                calls_tool("clock"),
+                usage(text_input=3),
+                messages.UnknownMessage(name="x", payload=1),
+            ),
+            interrupts("stop"),
+            emit(messages.UserSpeechStart()),
+            wait(0.5),
+            fail("ThrottlingException"),
+        ]
+        assert ScriptedTransport(steps).progress().splitlines() == [
+            "stream 1 was never opened",
+            "       1. expect typed text 'Hi!', and answer of clock, and a stream opened",
+            "       2. expect 0.5 s of the user's voice",
+            "       3. emit: the user says 'hello', the model calls clock({}), 3 tokens are counted, x",
+            "       4. emit: the user breaks in, it is heard, the user says 'stop'",
+            "       5. emit: UserSpeechStart",
+            "       6. wait 0.5 s",
+            "       7. fail with ThrottlingException",
+        ]
+
     async def test_a_client_does_not_wait_for_what_is_in_no_script(self, sonic_clock: SonicClock) -> None:
         """Or its test would hang."""
         start = sonic_clock.now
@@ -918,6 +961,16 @@ class TestAssertions:
     ) -> None:
         with pytest.raises(AssertionError, match=r"(?s)was not called.*weather\(city='Oslo', days=2\)"):
             assert_called(conversation, "weather", **arguments)
+
+    def test_a_call_is_found_with_its_answer(self, sonic_clock: SonicClock) -> None:
+        async def main() -> list[events.Event]:
+            script = ScriptedTransport([calls_tool("clock"), expect(answers("clock")), wait(1)])
+            async with SonicSession(transport=script, tools=[clock]) as session:
+                await asyncio.sleep(0.5)
+                await session.end()
+                return await read(session)
+
+        assert assert_called(sonic_clock.run(main()), "clock").result == {"result": "noon"}
 
     def test_a_reply_is_a_conversation(self, sonic_clock: SonicClock) -> None:
         async def main() -> Reply:

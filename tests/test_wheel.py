@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import novasonic
-
 ROOT = Path(__file__).parents[1]
 
 SCRIPT = """
@@ -81,7 +79,7 @@ def test_a_new_project_uses_every_fixture_in_a_test_of_five_lines(tmp_path: Path
     python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
     uv("pip", "install", "--quiet", "--python", python, f"novasonic[emulator,testing] @ {wheel.as_uri()}")
 
-    tests = [SCRIPT, EMULATOR, CLOCK, *([REPLAY] if "replay" in novasonic.__all__ else [])]
+    tests = [SCRIPT, REPLAY, EMULATOR, CLOCK]
     project = tmp_path / "project"
     project.mkdir()
     source = "\n".join(map(textwrap.dedent, [IMPORTS, *tests]))

@@ -116,7 +116,7 @@ class Bridge:
         self._began = self._active = self._loop.time()
         self._messages = Allowance(limits.messages_per_second, limits.messages_at_once)
         self._audio = Allowance(limits.audio_per_second, limits.audio_at_once)
-        self._pacer = Pacer()
+        self._pacer = Pacer(limits.ahead)
         self._sending = asyncio.Lock()  # keeps the order: no audio goes out after the word that cuts it
         self._leaving = False  # whether the page has asked for the end
         self._told_to_end: asyncio.Future[str] = self._loop.create_future()

@@ -17,6 +17,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         initialize_within: Seconds in which a socket has to say `initialize`.
         idle_after: Seconds in which nobody says anything, until a conversation ends.
         send_within: Seconds in which a page has to take what is sent, or its socket is closed.
+        ahead: Seconds of speech that a page is sent before they are heard: networks of telephones pause for
+            some tenths of one.
     """
 
     sessions: int = 20
@@ -28,6 +30,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     initialize_within: float = 10.0
     idle_after: float = 300.0
     send_within: float = 10.0
+    ahead: float = 0.5
 
 
 class Allowance:

@@ -12,14 +12,18 @@ from typing import Final
 
 from novasonic import AudioChunk
 
-AHEAD: Final = 0.5  # seconds; mobile networks pause for a few tenths of a second
 ROOM: Final = 30.0  # seconds: 1.4 MB. Few answers are longer
 
 
 class Pacer:
-    """Hands out speech when it is due, and knows how much of it was heard, by the clock."""
+    """Hands out speech when it is due, and knows how much of it was heard, by the clock.
 
-    def __init__(self) -> None:
+    Args:
+        ahead: Seconds before it is heard.
+    """
+
+    def __init__(self, ahead: float) -> None:
+        self._most_ahead = ahead
         self._loop = asyncio.get_running_loop()
         self._waiting = deque[AudioChunk]()
         self._queued = 0.0  # seconds of it
@@ -59,8 +63,8 @@ class Pacer:
 
     async def next(self) -> AudioChunk:
         """Return the next piece when it is due; wait for it. Cancelling is safe: nothing is lost."""
-        while not self._waiting or self._ahead > AHEAD:
-            await self._change(self._ahead - AHEAD if self._waiting else None)
+        while not self._waiting or self._ahead > self._most_ahead:
+            await self._change(self._ahead - self._most_ahead if self._waiting else None)
         chunk = self._waiting.popleft()
         self._queued -= chunk.duration
         self._turn = chunk.turn

@@ -27,6 +27,7 @@ _TIMES_KEPT: Final = 4096  # sends whose time is remembered: two minutes of 32 m
 _NO_WORD: Final = 0.02  # seconds in which nothing is said, but sums of seconds may differ
 _CONFIRMING: Final = 1.5  # seconds after a segment was heard; its FINAL text comes 0.1 to 0.2 s after that
 _ANSWER_COMES: Final = 8.0  # seconds; it takes half a second, and a tool call may come in its place
+_SOONEST: Final = 0.2  # seconds from what is said to the first text that is about it; no less was seen
 _BEFORE_SPEECH: Final = 300  # ms: what is reported as the start of speech may be in the middle of a sound
 _PROMPTS_KEPT: Final = 8  # that an echo is looked for in
 _UNSETTLED_KEPT: Final = 8  # responses that wait for their FINAL texts; more than two were never seen
@@ -100,7 +101,7 @@ class _Response:
     """What the model says in one turn."""
 
     turn: int
-    fold: "Fold"  # of the stream that it comes over
+    stream: int  # the number of the one that it comes over: all that was known of it is forgotten before
     asked_at: float | None
     segments: list[_Segment] = field(default_factory=list[_Segment])
     calls: dict[str, ToolRun] = field(default_factory=dict[str, ToolRun])
@@ -125,6 +126,11 @@ class _Response:
     def settled(self) -> bool:
         """Whether no FINAL text of it will come any more."""
         return self.ended and all(segment.confirmed for segment in self.segments)
+
+    @property
+    def mute(self) -> bool:
+        """Whether nothing has come of it: no word and no tool call."""
+        return not self.calls and not any(segment.planned or segment.spoken for segment in self.segments)
 
     @property
     def seconds(self) -> float:
@@ -219,6 +225,7 @@ class _Block:
     segment: _Segment | None = None
     utterance: _Utterance | None = None
     piece: _Piece = field(default_factory=_Piece)
+    begins: bool = False  # it is the first of a response, or the first after a tool call
     odd: bytes = b""  # half a sample, until its other half comes
 
 
@@ -228,6 +235,7 @@ class _Record:
 
     usage: Usage
     player: Player | None = None
+    streams: int = 0
     said: list[_Utterance | _Response] = field(default_factory=list["_Utterance | _Response"])
     responses: int = 0
     unsettled: deque[_Response] = field(default_factory=lambda: deque[_Response](maxlen=_UNSETTLED_KEPT))
@@ -235,7 +243,9 @@ class _Record:
     calls: set[str] = field(default_factory=set[str])
     open_calls: dict[str, _OpenCall] = field(default_factory=dict[str, "_OpenCall"])
     unfinished: str | None = None  # the sentence in which a stream was lost, until the model speaks again
-    unspoken: dict[str, ToolRun] = field(default_factory=dict[str, ToolRun])  # answered, and not spoken about
+    unspoken: dict[str, tuple[ToolRun, float]] = field(  # answered, and when, and not spoken about
+        default_factory=dict[str, tuple[ToolRun, float]]
+    )
 
     def utterance(self) -> _Utterance:
         if not self.said or not isinstance(self.said[-1], _Utterance):
@@ -243,6 +253,22 @@ class _Record:
         latest = self.said[-1]
         assert isinstance(latest, _Utterance)  # noqa: S101 - for the type checkers
         return latest
+
+    def latest(self) -> "_Utterance | _Response | None":
+        """What was said last. A response that broke off before its first word is nothing."""
+        for said in reversed(self.said):
+            if isinstance(said, _Utterance) or self.unfinished or not said.mute:
+                return said
+        return None
+
+    def audible(self, now: float) -> bool:
+        """Whether something is being heard, or was a moment ago and is not confirmed yet."""
+        return any(
+            response.audible(self.player, now)
+            or (not response.settled and response.audible(None, now - _CONFIRMING))
+            for response in self.unsettled
+            if not response.interrupted
+        )
 
 
 class Conversation:
@@ -315,13 +341,7 @@ class Conversation:
 
     def audible(self, now: float) -> bool:
         """Whether the model's speech is being heard, or was a moment ago and is not confirmed yet."""
-        player = self._record.player
-        return any(
-            response.audible(player, now)
-            or (not response.settled and response.audible(None, now - _CONFIRMING))
-            for response in self._record.unsettled
-            if not response.interrupted
-        )
+        return self._record.audible(now)
 
     def left(self, *, lost: bool) -> Left:
         """Return what another stream must know and do, so that the conversation can go on over it.
@@ -332,16 +352,23 @@ class Conversation:
             lost: Whether this stream is gone; otherwise it finishes what it says.
         """
         record = self._record
-        latest = record.said[-1] if record.said else None
         if lost:
             self._fold.break_off()
+        latest = record.latest()
         awaited = latest.calls.values() if isinstance(latest, _Response) and latest.calling else ()
         return Left(
             history=self.history,
             unanswered=isinstance(latest, _Utterance) and bool(latest.text.strip()),
             unfinished=record.unfinished,
-            calls=(*record.unspoken.values(), *(run for run in awaited if run.result is None)),
+            calls=(
+                *(run for run, _ in record.unspoken.values()),
+                *(run for run in awaited if run.result is None),
+            ),
         )
+
+    def awaits(self, id_: str) -> bool:
+        """Whether a tool call has no answer yet."""
+        return id_ in self._record.open_calls
 
     def move_on(self, *, base: int, lost: bool) -> list[Event]:
         """Go on over another stream, the audio of which begins with the user's sample number `base`.
@@ -376,6 +403,8 @@ class Fold:
 
     def __init__(self, record: _Record, sample_rate: int, *, base: int = 0) -> None:
         self.response: _Response | None = None  # the latest one that it has begun
+        record.streams += 1
+        self._number = record.streams
         self._record = record
         self._retired = False
         self._left = False
@@ -383,7 +412,7 @@ class Fold:
         self._blocks: dict[str, _Block] = {}
         self._answering: dict[str, str] = {}  # tool use ids, by content name
         self._typing: dict[str, str] = {}  # by content name
-        self._prompts: set[str] = set()  # content names of what is typed, but not by the user
+        self._prompts: dict[str, tuple[str, str] | None] = {}  # of what is typed, but not by the user
         self._prompted = deque[str](maxlen=_PROMPTS_KEPT)
         self._asked_at: float | None = None
         self._speech_began_at: float | None = None
@@ -423,6 +452,8 @@ class Fold:
         """Whether an answer is about to come, or what is to be answered is on its way."""
         if self._typing or self._answering:
             return True
+        if self._record.unspoken and self._record.audible(now):
+            return True  # once this was heard, the model speaks about the results
         return self._expecting_since is not None and now - self._expecting_since < _ANSWER_COMES
 
     @property
@@ -435,7 +466,7 @@ class Fold:
         response = self.response
         if response is not None and not response.ended:
             words = response.drop_unfinished()
-            if not response.calling:
+            if words or not (response.calling or response.mute):
                 self._record.unfinished = words
 
     def retire(self, *, lost: bool) -> list[Event]:
@@ -461,7 +492,7 @@ class Fold:
 
     def _mine(self) -> list[_Response]:
         """What it has said, as far as that may still be confirmed."""
-        return [response for response in self._record.unsettled if response.fold is self]
+        return [response for response in self._record.unsettled if response.stream == self._number]
 
     def _planned(self, text: str) -> tuple[_Response, _Segment] | None:
         """The earliest segment that waits to be confirmed and has these words."""
@@ -477,9 +508,14 @@ class Fold:
 
     # --- what passes over it ------------------------------------------------------------------------------
 
-    def prompted(self, content_name: str) -> None:
-        """Take note that the text that will be sent under this name is none of the user's words."""
-        self._prompts.add(content_name)
+    def prompted(self, content_name: str, answer: tuple[str, str] | None = None) -> None:
+        """Take note that the text that will be sent under this name is none of the user's words.
+
+        Args:
+            content_name: That.
+            answer: The id of the tool call that it answers, and the answer.
+        """
+        self._prompts[content_name] = answer
 
     def sent(self, message: InputMessage, now: float) -> list[Event]:
         """Take note of what was sent, at the time `now` in seconds of any clock; return what that means."""
@@ -492,12 +528,13 @@ class Fold:
                 self._typing[name] += text
             case messages.InputContentEnd(content_name=name) if name in self._typing:
                 text = self._typing.pop(name)
-                if name in self._prompts:
-                    self._prompts.remove(name)
-                    self._prompted.append(text)
-                else:
-                    self._record.utterance().pieces.append(_Piece(text=text, typed=True))
                 self._asked_at = self._expecting_since = now
+                if name not in self._prompts:
+                    self._record.utterance().pieces.append(_Piece(text=text, typed=True))
+                    return []
+                self._prompted.append(text)
+                if (answer := self._prompts.pop(name)) is not None:
+                    return self.answered(*answer, now)
             case messages.InputContentStart(tool_use_id=str(id_), content_name=name):
                 self._answering[name] = id_
             case messages.ToolResult(content_name=name, content=text):
@@ -623,7 +660,7 @@ class Fold:
         """Find the response that a block belongs to; a planned text, audio or a tool may begin one."""
         match block:
             case _Block(type="TEXT", role="ASSISTANT", stage="SPECULATIVE"):
-                started = self._speak(message)
+                started = self._speak(block, message)
                 response = self._current()
                 block.segment = _Segment()
                 response.segments.append(block.segment)
@@ -633,7 +670,7 @@ class Fold:
                 # A response begins with its text: audio without one is late audio of the response before,
                 # if that was interrupted.
                 late = self.response is not None and self.response.interrupted
-                started = [] if late else self._speak(message)
+                started = [] if late else self._speak(block, message)
                 response = self._current()
                 block.segment = response.segments[-1] if response.segments else None
             case _Block(type="TOOL"):
@@ -673,13 +710,10 @@ class Fold:
         assert self.response is not None  # noqa: S101 - _place() has just seen to it
         return self.response
 
-    def _speak(self, message: OutputMessage) -> list[Event]:
+    def _speak(self, block: _Block, message: OutputMessage) -> list[Event]:
         """Begin a response or go on with one, in words."""
-        talking = self.generating
+        block.begins = not self.generating
         started = self._respond(message)
-        if not talking:
-            self._record.unspoken.clear()
-        self._record.unfinished = None
         self._current().calling = False
         return started
 
@@ -695,7 +729,7 @@ class Fold:
             for earlier in self._record.unsettled:  # whoever speaks while one still plays, interrupts it
                 earlier.played = True
         self._record.responses += 1
-        self.response = _Response(turn=self._record.responses, fold=self, asked_at=self._asked_at)
+        self.response = _Response(turn=self._record.responses, stream=self._number, asked_at=self._asked_at)
         self._asked_at = None
         self._record.said.append(self.response)
         for earlier in [each for each in self._record.unsettled if each.interrupted]:
@@ -746,7 +780,7 @@ class Fold:
         return [
             each
             for each in record.unsettled
-            if each.fold is not self
+            if each.stream != self._number
             and (own is None or each.turn < own.turn)
             and each.audible(record.player, now)
         ]
@@ -816,9 +850,10 @@ class Fold:
         match block.stage:
             case "SPECULATIVE" if block.segment is not None:
                 block.segment.planned += message.content
+                self._has_spoken(block, now)
             case "FINAL":
                 if block.segment is None:
-                    produced += self._confirm(block, message)
+                    produced += self._confirm(block, message, now)
                 if block.segment is not None:
                     block.segment.spoken += message.content
             case _:
@@ -842,7 +877,15 @@ class Fold:
             self._untold, self._expecting_since = None, now
         return self._stop_waiting(message)
 
-    def _confirm(self, block: _Block, message: messages.TextOutput) -> list[Event]:
+    def _has_spoken(self, block: _Block, now: float) -> None:
+        """Take note that words have come: with the first, it speaks about what it had time to think of."""
+        record = self._record
+        record.unfinished = None
+        if block.begins:
+            found = record.unspoken.items()
+            record.unspoken = {id_: (run, at) for id_, (run, at) in found if now - at < _SOONEST}
+
+    def _confirm(self, block: _Block, message: messages.TextOutput, now: float) -> list[Event]:
         """File a text that was heard under the segment that was planned."""
         produced = list[Event]()
         found = self._planned(message.content) or next(self._unconfirmed(), None)
@@ -855,6 +898,8 @@ class Fold:
             found[0].segments.append(found[1])
         block.response, block.segment = found
         block.segment.confirmed = True
+        if self._record.unspoken:
+            self._expecting_since = now
         for earlier in self._mine():  # each stream has a clock of its own
             if earlier.turn < block.response.turn:
                 earlier.played = True
@@ -923,7 +968,8 @@ class Fold:
             error=error if isinstance(error, str) else None,
             elapsed=now - answered.at,
         )
-        response.calls[id_] = self._record.unspoken[id_] = response.calls[id_].answered(answer)
+        run = response.calls[id_] = response.calls[id_].answered(answer)
+        self._record.unspoken[id_] = run, now
         return [answer]
 
 

@@ -210,6 +210,7 @@ EXTRAS: Final[Mapping[str, str]] = {
     "emulator": "Bedrock on localhost",
     "files": "FLAC, Ogg, MP3",
     "picture": "recordings as PNG",
+    "testing": "tests of your own",
 }
 """What each extra is for."""
 

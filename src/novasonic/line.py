@@ -48,6 +48,10 @@ _PREPARED: Final = 30.0
 _UNREPORTED: Final = 0.5
 _LOUD: Final = -45.0
 
+# A stream that lasted so long, in seconds, did not die at once, though nobody may have said anything: after
+# three minutes of silence the service closes it.
+_LASTED: Final = 60.0
+
 _OPENING_AGAIN: Final = 5.0  # seconds after an attempt to open the next stream, while the old one still lives
 _GOODBYE: Final = 3.0  # seconds for the farewell of a stream that nobody needs any more
 _CONFIRMED: Final = 5.0  # seconds that a stream may take to confirm what was heard, once it was played
@@ -258,15 +262,15 @@ class Line:
             if leg is origin:
                 return messages.tool_block(text, prompt_name=leg.open.prompt_name, tool_use_id=id_)
             # A call is known on its own stream only.
+            if not self._conversation.awaits(id_):
+                return ()  # it went out, and then its stream was lost: the next one was told of it at once
             run = replace(ToolRun.of(call), result=msgspec.json.decode(text))
-            return _typed(continuation.told(run), leg, by_user=False)
+            return _typed(continuation.told(run), leg, by_user=False, answer=(id_, text))
 
-        leg = await self._say(block)
-        if leg is not origin and leg.fold is not None:
-            self._on_events(leg.fold.answered(id_, text, self._loop.time()))
+        await self._say(block)
 
-    async def _say(self, block: Callable[[_Leg], Sequence[InputMessage]]) -> _Leg:
-        """Send what belongs together on the stream that listens, whichever that is by then; return it."""
+    async def _say(self, block: Callable[[_Leg], Sequence[InputMessage]]) -> None:
+        """Send what belongs together on the stream that listens, whichever that is by then."""
         while True:
             await self._moved.wait()
             leg = self._current
@@ -277,7 +281,7 @@ class Line:
                 if self._over or (leg is self._current and leg.listens):
                     raise
             else:
-                return leg
+                return
 
     # --- what comes ---------------------------------------------------------------------------------------
 
@@ -391,7 +395,8 @@ class Line:
         update, loop = self._update, self._loop
 
         def ready() -> bool:
-            return plan.ready(loop.time() - since, self._situation(leg))
+            # While the one before is still finishing what it says, another would be a third.
+            return not self._leaving and plan.ready(loop.time() - since, self._situation(leg))
 
         while not ready():
             await self._change(_LOOK)
@@ -439,7 +444,10 @@ class Line:
 
     async def _recover(self, leg: _Leg, reason: Reason = "error") -> None:
         """Open another stream in place of one that is gone; or end, if there is no hope of that."""
-        lost_at, failure, opened = self._loop.time(), leg.lost, True
+        lost_at, opened = self._loop.time(), True
+        failure = leg.lost if reason == "error" else None  # a stream that was let go has said goodbye
+        if lost_at - leg.opened_at >= _LASTED:
+            self._budget.refill()
         if reason == "error":
             self._part(leg, leg.open.aclose())
         while True:
@@ -607,11 +615,13 @@ def _may_pass(failure: BaseException, *, opened: bool) -> bool:
             return isinstance(failure, RemoteProtocolError)
 
 
-def _typed(text: str, leg: _Leg, *, by_user: bool) -> Sequence[InputMessage]:
+def _typed(
+    text: str, leg: _Leg, *, by_user: bool, answer: tuple[str, str] | None = None
+) -> Sequence[InputMessage]:
     """Return the messages of a text that is to be answered."""
     name = str(uuid4())
     if not by_user and leg.fold is not None:
-        leg.fold.prompted(name)
+        leg.fold.prompted(name, answer)
     return messages.text_block(
         text, prompt_name=leg.open.prompt_name, role="USER", interactive=True, content_name=name
     )

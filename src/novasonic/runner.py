@@ -55,7 +55,7 @@ class ToolRunner:
         answer: Callable[[str, str], Awaitable[None]],
         context: Callable[[ToolCall], ToolContext],
     ) -> None:
-        self._tools = {tool.name: tool for tool in tools}
+        self._tools: dict[str, Tool[..., Any] | ToolSpec] = {tool.name: tool for tool in tools}
         self._answer = answer
         self._context = context
         self._open: dict[str, asyncio.TimerHandle | _Running | None] = {}  # calls without an answer, by id

@@ -339,8 +339,8 @@ class Conversation {
   }
 }
 
-const base64url = (text) =>
-  btoa(String.fromCharCode(...new TextEncoder().encode(text))).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+const utf8 = (text) => String.fromCharCode(...new TextEncoder().encode(text)); // a header holds bytes, not letters
+const base64url = (text) => btoa(utf8(text)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 
 const MICROPHONE = {
   NotAllowedError: "The browser was not allowed to use the microphone. Allow it beside the page’s address, or type.",
@@ -423,11 +423,11 @@ export const view = {
     conversation = null;
   },
 
-  /** Asks the server about itself. */
+  /** Asks the server about itself, and returns whether all is well; if not, the user is told. */
   async learn() {
     const token = $("token").value;
     try {
-      const answer = await fetch(new URL("status", API), { headers: token ? { Authorization: `Bearer ${token}` } : {} });
+      const answer = await fetch(new URL("status", API), { headers: token ? { Authorization: `Bearer ${utf8(token)}` } : {} });
       $("token-field").hidden = answer.status !== 401 && !token;
       if (answer.status === 401) {
         if (token) this.fail("The server does not know this access token. Correct it under Settings.");
@@ -441,10 +441,12 @@ export const view = {
         $("voice").replaceChildren(first, ...voices.map(({ name, language }) => new Option(`${name}, ${language}`, name)));
         $("offline").hidden = !emulated;
         $("offline").textContent = OFFLINE;
+        return true;
       }
     } catch {
       this.fail("The server cannot be reached. Is it running?");
     }
+    return false;
   },
 };
 
@@ -457,9 +459,8 @@ async function begin({ microphone }) {
   try {
     await starting.open(settings, microphone);
   } catch (error) {
-    view.fail(`This does not work here: ${error.message}.`);
     starting.leave("");
-    await view.learn(); // which may know better
+    if (await view.learn()) view.fail(`This does not work here: ${error.message}.`);
   }
 }
 

@@ -18,12 +18,17 @@ from novasonic.emulator.log import SessionLog
 from novasonic.emulator.mouth import Voice
 from novasonic.emulator.outbox import Accepted, Broken, Document, Ended, Failed, Output, Refused, WireFault
 from novasonic.emulator.playback import Playback
-from novasonic.emulator.scenario import Scenario, Turn
+from novasonic.emulator.scenario import Fault, Scenario, Turn
 from novasonic.emulator.service import Service
 from novasonic.models import Limits
 
 _NAMES: Final = {"reset": "RST_STREAM_RECEIVED", "goaway": "GOAWAY_RECEIVED", "cut": "CONNECTION_CLOSED"}
 """What the real way to the service calls these."""
+
+# A peer that has stopped reading shows as on the real way: it has room for so many seconds of speech, and is
+# missed when it has taken no more for so long.
+_ROOM: Final = 1.5
+_MISSED: Final = 3.0
 
 
 class MemoryConnector:
@@ -67,6 +72,10 @@ class MemoryConnector:
         """Return the turns of a shared scenario that no stream has used."""
         return self._service.unused()
 
+    def happened(self, fault: Fault) -> int:
+        """Return how often a fault of a scenario has happened: this one, not another that is like it."""
+        return self._service.happened(fault)
+
     async def __call__(self, first: Sequence[bytes], *, timeout: float) -> "MemoryTransport":  # noqa: ASYNC109 - as in `Connector`
         """Open a stream; see `novasonic.transport.Connector`."""
         playback = Playback(lambda now: self._service.open(self._model, now), speed=self._speed)
@@ -97,11 +106,12 @@ class MemoryTransport:
         self.request_id: str | None = playback.stream.request_id
         self.expires_in = expires_in
         self._expires_at = math.inf
+        self._loop = asyncio.get_running_loop()
         self._playback = playback
         self._received: deque[bytes] = deque()
         self._ended = False  # in good order
         self._failure: errors.SonicError | None = None
-        self._stalled = False
+        self._stalled_at: float | None = None
         self._closed = asyncio.Event()
 
     async def open(self, first: Sequence[bytes]) -> None:
@@ -112,24 +122,24 @@ class MemoryTransport:
         """
         for document in first:
             self._playback.receive(document)
-        accepted = False
-        while not accepted:
+        while True:
             outputs = await self._playback.outputs()
-            accepted = any(isinstance(each, Accepted) for each in outputs)
             self._take(outputs)
-            if not accepted and self._failure is not None:
+            if any(isinstance(each, Accepted) for each in outputs):
+                break
+            if self._failure is not None:
                 raise copy.copy(self._failure)  # each raise has a traceback of its own
-            if self._stalled:
+            if self._stalled_at is not None:
                 await self._closed.wait()
         if self.expires_in is not None:
-            self._expires_at = asyncio.get_running_loop().time() + self.expires_in
+            self._expires_at = self._loop.time() + self.expires_in
 
     async def send(self, data: bytes) -> None:
         """Send one message."""
-        if self._stalled:
-            await self._closed.wait()
+        if self._stalled_at is not None and self._loop.time() >= self._stalled_at + _ROOM:
+            await self._missed(self._stalled_at)
         self._check()
-        if asyncio.get_running_loop().time() < self._expires_at:
+        if self._loop.time() < self._expires_at:
             self._playback.receive(data)
         else:
             self._fail_expired()
@@ -145,8 +155,8 @@ class MemoryTransport:
                 return None
             if self._closed.is_set():
                 raise failures.lost("CLOSED_LOCALLY")
-            if self._stalled:
-                await self._closed.wait()
+            if self._stalled_at is not None:
+                await self._missed(self._stalled_at)
             else:
                 self._take(await self._playback.outputs())
         return self._received.popleft()
@@ -196,7 +206,7 @@ class MemoryTransport:
     def _break(self, how: WireFault) -> None:
         match how:
             case "stall":
-                self._stalled = True
+                self._stalled_at = self._loop.time()
             case "goaway_others":
                 pass
             case "garbled" | "truncated":
@@ -205,3 +215,11 @@ class MemoryTransport:
                 self._failure = failures.lost(_NAMES[how])
             case _:
                 assert_never(how)
+
+    async def _missed(self, stalled_at: float) -> None:
+        """Wait until it shows that the service has stopped reading, or the stream is given up."""
+        try:
+            async with asyncio.timeout_at(stalled_at + _ROOM + _MISSED):
+                await self._closed.wait()
+        except TimeoutError:
+            self._failure = failures.lost("PEER_STALLED")

@@ -40,9 +40,13 @@ class Script:
         return self._first(lambda turn: turn.typed is None)
 
     def typed(self, text: str) -> Cue | None:
-        """Return what answers a text: the next one for speech, if these are its words."""
+        """Return what answers a text: the next one for speech, if it ends with these words.
+
+        A client that has lost a stream may ask again in words, together with what was not answered before.
+        """
         cue = self.spoken()
-        if cue is not None and " ".join(piece.text for piece in cue.turn.pieces) == text.strip():
+        words = " ".join(piece.text for piece in cue.turn.pieces) if cue is not None else ""
+        if words and text.strip().endswith(words):
             return cue
         return self._first(lambda turn: turn.answers(text))
 

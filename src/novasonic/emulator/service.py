@@ -110,6 +110,10 @@ class Service:
         shared = zip(self._scenarios, self._scripts, strict=True)
         return [turn for scenario, script in shared if scenario.shared for turn in script.left]
 
+    def happened(self, fault: Fault) -> int:
+        """Return how often a fault of a scenario has happened: this one, not another that is like it."""
+        return self._happened[id(fault)]
+
     def open(self, model_id: str, now: float) -> "Stream":
         """Return a new stream. Whether it is accepted shows when it has been heard."""
         self._opened += 1

@@ -1,20 +1,20 @@
 """What the pytest fixtures give: each makes services, and looks after them until the test is over."""
 
 import asyncio
-import importlib
 import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, Unpack, cast, overload
+from typing import TYPE_CHECKING, Final, TypedDict, Unpack, cast, overload
 
 import msgspec
 
 from novasonic.emulator import MemoryConnector, Scenario
 from novasonic.emulator.voice import Speaker
+from novasonic.replaying import Replay, replay
+from novasonic.script import Check
 from novasonic.testing.script import Script, ScriptedTransport
-from novasonic.transport import Connector
 
 if TYPE_CHECKING:
     import pytest
@@ -94,10 +94,6 @@ class SonicScript:
         return "\n".join(scripted.progress() for scripted in self._scripted)
 
 
-class _Replay(Connector, Protocol):
-    def assert_complete(self) -> None: ...
-
-
 class SonicReplay:
     """What the fixture `sonic_replay` gives: recorded services, for `SonicSession(transport=...)`.
 
@@ -109,28 +105,38 @@ class SonicReplay:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._replays = list[_Replay]()
+        self._replays = list[Replay]()
 
-    def __call__(self, path: str | os.PathLike[str], **options: Any) -> Connector:  # noqa: ANN401 - those of another
+    def __call__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        speed: float | None = 1.0,
+        check: Check = "strict",
+        patience: float | None = 10.0,
+    ) -> Replay:
         """Return a service.
 
         Args:
             path: The recording; one that is not absolute is looked for beside the test's file.
-            options: As for `novasonic.replay`.
+            speed: How much faster than it was recorded; None for at once.
+            check: As for `novasonic.replay`.
+            patience: As for `novasonic.replay`.
         """
-        replay: _Replay = importlib.import_module("novasonic").replay(self._folder / path, **options)
-        self._replays.append(replay)
-        return replay
+        played = replay(self._folder / path, speed=speed, check=check, patience=patience)
+        self._replays.append(played)
+        return played
 
     def assert_complete(self) -> None:
         """See to it that all of them were replayed to their end.
 
         Raises:
             AssertionError: If not.
+            ReplayError: If the program did something else.
         """
         __tracebackhide__ = True
-        for replay in self._replays:
-            replay.assert_complete()
+        for played in self._replays:
+            played.assert_complete()
 
 
 class EmulatorOptions(TypedDict, total=False):

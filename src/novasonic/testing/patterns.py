@@ -53,10 +53,8 @@ class Deed:
                 return f"typed text {text!r}"
             case messages.ToolResult(content=text):
                 return f"answer of {self.tool or self.tool_use_id} {text}"
-            case messages.AudioInput():
-                return f"{self.seconds:g} s of the user's voice"
-            case message:
-                return type(message).__name__
+            case _:
+                return type(self.message).__name__
 
 
 class Ear:
@@ -152,7 +150,7 @@ class Pattern:
         text: What it is, for people.
         begin: Is called when the waiting begins.
         judges: Whether something that does not fit is wrong, and not just something else.
-        show: What to say of that.
+        show: What to say of something that it has judged.
     """
 
     text: str
@@ -200,8 +198,7 @@ def opens(**settings: Unpack[Opening]) -> Pattern:
         )
 
     def show(deed: Deed) -> str:
-        found = deed.opening
-        return str(deed) if found is None else _opened({name: found.get(name) for name in wanted})
+        return _opened({name: (deed.opening or {}).get(name) for name in wanted})
 
     return Pattern(_opened(wanted), lambda: fits, judges=lambda deed: deed.opening is not None, show=show)
 
@@ -234,7 +231,7 @@ def answers(tool: str, result: object = ...) -> Pattern:
 
 
 def speaks(seconds: float) -> Pattern:
-    """Return what fits so much of the user's voice, or more: seconds of audio that is not silent."""
+    """Return what fits so much of the user's voice, or more, in seconds. Zeros are silence, and no voice."""
 
     def begin() -> Fits:
         heard = 0.0
@@ -287,12 +284,7 @@ def _like(example: InputMessage) -> Pattern:
         known = ", ".join(f"{name}={getattr(message, name)!r}" for name in compared)
         return f"{type(message).__name__}({known})"
 
-    return Pattern(
-        show(example),
-        lambda: fits,
-        judges=judges,
-        show=lambda deed: show(deed.message) if judges(deed) else str(deed),
-    )
+    return Pattern(show(example), lambda: fits, judges=judges, show=lambda deed: show(deed.message))
 
 
 def _opened(settings: Mapping[str, Any]) -> str:

@@ -127,8 +127,8 @@ def fail(error: str | Exception) -> Fail:
     kind: object = getattr(errors, error, None)
     if isinstance(kind, type) and issubclass(kind, errors.SonicError):
         return Fail(error, lambda: kind(f"the script failed with {error}, {why}"))
-    names = [*failures.ERRORS, *failures.NETWORK, *vars(errors)]
-    nearest = models.suggest(error, names)
+    ours = [name for name in vars(errors) if name.endswith("Error")]
+    nearest = models.suggest(error, [*failures.ERRORS, *failures.NETWORK, *ours])
     meant = f"; did you mean {nearest!r}?" if nearest else ""
     raise ConfigurationError(f"{error!r} is the name of no failure{meant}")
 

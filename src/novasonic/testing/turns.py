@@ -229,7 +229,7 @@ class Teller:
     """Fills in what only a stream as a whole knows, in all that the service says on it.
 
     An id or a text that is there stays as it is, so what was told once can be told again. Blocks do not
-    nest: one that is open when the next begins ends before, as one does that is cut.
+    nest: one that is still open when the next begins is ended first, as sound is that the user cuts.
 
     Args:
         stream: Its number; it goes into all ids.
