@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from novasonic import picture
-from novasonic.account import Account, Response, Sentence, Span, Speech, account
+from novasonic.account import Account, Leg, Response, Sentence, Span, Speech, account
 from novasonic.emulator import MemoryConnector
 from novasonic.errors import ConfigurationError
 from novasonic.importing import MAPPINGS, import_capture
 from novasonic.models import Usage
-from novasonic.recording import Header, Tape
+from novasonic.recording import Failure, Header, Tape
 from taped import demo, demo_scenario, read
 
 SESSION_1 = Path(__file__).resolve().parents[2] / "shared" / "recordings" / "session-1.jsonl"
@@ -71,7 +71,7 @@ def test_a_recorded_session_shows_its_five_responses_and_four_interruptions() ->
     for number, what in (("5", "responses"), ("4", "interruptions"), ("1,940", "tokens")):
         assert drawn.words[drawn.words.index(what) - 1] == number
     assert "imported from session-1.jsonl  ·  voice tiffany" in drawn.words
-    assert "turn 2: 5.2 of 7.0 s, after 1.16 s" in drawn.svg
+    assert "#2: 5.2 of 7.0 s, after 1.16 s" in drawn.words
 
 
 @pytest.mark.clock("virtual")
@@ -129,6 +129,41 @@ def test_words_that_have_no_room_are_cut_and_whole_in_the_tip() -> None:
     assert shown
     assert all(len(each) < len(words) for each in shown)
     assert " ".join(words.split()) in drawn.svg
+
+
+def test_another_stream_and_the_reason_for_it_are_marked() -> None:
+    lost, refused = (Failure(error=name) for name in ("StreamLostError", "ThrottledError"))
+    legs = [
+        Leg(number=1, opened_at=0.0, listens_at=0.1),
+        Leg(number=2, opened_at=3.0, listens_at=4.0, failure=lost, failed_at=6.0),
+        Leg(number=3, opened_at=6.0, listens_at=7.0, failure=refused, failed_at=9.0),
+    ]
+    drawn = Drawn(made_up(duration=10.0, legs=legs))
+    scale = (drawn.second("10 s") - drawn.second("0 s")) / 10
+    where = {words: (x - drawn.second("0 s")) / scale for words, x in drawn.texts}
+    for words, at in (
+        ("stream 2", 4),
+        ("stream 3 after StreamLostError", 7),
+        ("the end after ThrottledError", 9),
+    ):
+        assert where[words] == pytest.approx(at, abs=0.1)
+    assert drawn.words[drawn.words.index("streams") - 1] == "3"
+
+
+def test_what_was_typed_is_a_mark_of_its_own() -> None:
+    typed = Speech(span=Span(5.0, 5.0), text="Hello?", typed=True)
+    drawn = Drawn(made_up(duration=10.0, speech=[typed]))
+    assert {"Hello?", "typed"} <= set(drawn.words)
+    assert drawn.bars(picture._USER) == []
+
+
+def test_words_of_wide_characters_have_less_room() -> None:
+    shown = list[int]()
+    for letter in "a多":
+        speech = [Speech(span=Span(at, at + 0.5), text=letter * 300) for at in (1.0, 5.0)]
+        drawn = Drawn(made_up(duration=10.0, speech=speech))
+        shown.append(max(len(each) for each in drawn.words if each.startswith(letter)))
+    assert shown[0] == pytest.approx(shown[1] / 0.52, rel=0.1)
 
 
 @pytest.mark.parametrize("text", ["<b>&amp;\"'", "\x00\x1b[31m\ud800", "多语言 🎤 العربية", "]]>"])

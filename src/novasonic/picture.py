@@ -5,6 +5,7 @@ An SVG is text, and takes nothing but this module. A PNG takes the extra `pictur
 
 import math
 import re
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -34,7 +35,8 @@ _FONT: Final = (
     "Inter, 'Helvetica Neue', Arial, 'Segoe UI', Roboto, 'Liberation Sans', 'Noto Sans', 'DejaVu Sans', "
     "sans-serif"
 )
-_CHARACTER: Final = 0.56  # how wide a character is, on average, in sizes of the font
+_SIZE: Final = 11  # of the font of most words
+_SMALL: Final = 10
 _SHORTEST: Final = 3  # characters that are worth writing
 _BIN: Final = 3  # pixels of a wave
 _QUIET: Final = 0.002  # what is never louder was silence, such as audio that was not kept
@@ -151,7 +153,8 @@ class _Drawing:
                 self._voice(row, span, self._nova, _NOVA, channel=1, tip=response.text)
         below = self._nova + _LANE + _LINE - 2
         self._write([_Words(_begin(each), each.text) for each in account.responses], below)
-        self._write([_Words(_begin(each), _facts(each)) for each in account.responses], below + _LINE, _MUTED)
+        facts = [_Words(_begin(each), _facts(each)) for each in account.responses]
+        self._write(facts, below + _LINE - 1, _MUTED, _SMALL)
         for call in account.tools:
             self._draw_call(call)
         self._write(
@@ -243,7 +246,7 @@ class _Drawing:
                 case _:
                     self._rect(x, y - 6, 18, 12, fill, stroke=_NOVA if fill.startswith("url") else "")
             self._text(x + 25, y + 4, words, size=11, fill=_MUTED)
-            x += 25 + len(words) * 11 * _CHARACTER + 18
+            x += 25 + _width(words) + 20
 
     # --- what happened ------------------------------------------------------------------------------------
 
@@ -366,22 +369,19 @@ class _Drawing:
         for each in sorted(words):
             line = ends[0] > each.at and ends[1] < ends[0]
             lines[line].append(each)
-            ends[line] = each.at + (len(each.text) * 11 * _CHARACTER + 8) / self._scale
+            ends[line] = each.at + (_width(each.text) + 8) / self._scale
         return lines
 
-    def _write(self, words: Sequence[_Words], below: float, fill: str = _INK) -> None:
+    def _write(self, words: Sequence[_Words], below: float, fill: str = _INK, size: int = _SIZE) -> None:
         """Write texts in a line, each up to where the next one begins."""
         ordered = sorted(words)
-        for each, following in pairwise([*ordered, None]):
-            assert each is not None  # noqa: S101 - only the last one is
+        next_ones = [*(each.at for each in ordered[1:]), math.inf]
+        for each, next_one in zip(ordered, next_ones, strict=False):
             row = next((row for row in self._rows if row.start <= each.at < row.end), self._rows[-1])
-            limit = row.end if following is None else min(row.end, following.at)
-            room = int(((limit - each.at) * self._scale - 8) / (11 * _CHARACTER))
+            limit = min(row.end + _RIGHT / self._scale, next_one)
             text = " ".join(each.text.split())
-            if room < min(_SHORTEST, len(text)):
-                continue
-            shown = text if len(text) <= room else f"{text[: room - 1].rstrip()}…"
-            self._text(self._x(each.at, row), row.top + below, shown, size=11, fill=fill, tip=text)
+            shown = _cut(text, (limit - each.at) * self._scale - 5, size)
+            self._text(self._x(each.at, row), row.top + below, shown, size=size, fill=fill, tip=text)
 
     def _rect(
         self,
@@ -437,6 +437,8 @@ class _Drawing:
         anchor: str = "start",
         tip: str = "",
     ) -> None:
+        if not text:
+            return
         self._paint.append(
             f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" fill="{fill}" '
             f'text-anchor="{anchor}">{_tip(tip)}{_clean(text)}</text>'
@@ -453,9 +455,9 @@ def _end(call: Call) -> float:
 
 def _facts(response: Response) -> str:
     """Return what is said of a response below its words."""
-    text = f"turn {response.turn}: {response.seconds:.1f} s"
+    text = f"#{response.turn}: {response.seconds:.1f} s"
     if response.interrupted_at is not None:
-        text = f"turn {response.turn}: {response.seconds_heard:.1f} of {response.seconds:.1f} s"
+        text = f"#{response.turn}: {response.seconds_heard:.1f} of {response.seconds:.1f} s"
     wait = response.latency.audio
     return text if wait is None else f"{text}, after {wait:.2f} s"
 
@@ -487,6 +489,19 @@ def _input(tokens: Usage) -> int:
 
 def _output(tokens: Usage) -> int:
     return tokens.speech_output + tokens.text_output
+
+
+def _width(text: str, size: int = _SIZE) -> float:
+    """Return about how wide a text is; the characters of East Asia are squares."""
+    return size * sum(1.0 if unicodedata.east_asian_width(each) in "WF" else 0.52 for each in text)
+
+
+def _cut(text: str, room: float, size: int) -> str:
+    """Return a text as far as there is room for it; nothing if that is next to nothing."""
+    if _width(text, size) <= room:
+        return text
+    fits = bisect_right(range(len(text)), room - size, key=lambda end: _width(text[:end], size)) - 1
+    return f"{text[:fits].rstrip()}…" if fits >= _SHORTEST else ""
 
 
 def _tip(text: str) -> str:
