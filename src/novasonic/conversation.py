@@ -472,6 +472,7 @@ class Fold:
     def retire(self, *, lost: bool) -> list[Event]:
         """Let another stream hear the user; this one only finishes what it says, unless it is lost."""
         self._retired = True
+        self._sent_audio.forget()  # what it still says of the user is not told; and its responses live on
         self._ignored.update(id_ for id_, block in self._blocks.items() if block.role == "USER")
         response = self.response
         return self._given_up() if lost or (response is not None and response.calling) else []
@@ -521,7 +522,8 @@ class Fold:
         """Take note of what was sent, at the time `now` in seconds of any clock; return what that means."""
         match message:
             case messages.AudioInput(content=pcm):
-                self._sent_audio.add(len(pcm) // 2, now)
+                if not self._retired:
+                    self._sent_audio.add(len(pcm) // 2, now)
             case messages.InputContentStart(type="TEXT", interactive=True, content_name=name):
                 self._typing[name] = ""
             case messages.TextInput(content_name=name, content=text) if name in self._typing:
@@ -986,6 +988,11 @@ class _SentAudio:
         self.samples += samples
         self._offsets.append(self.samples)
         self._times.append(now)
+
+    def forget(self) -> None:
+        """Keep no times any more."""
+        self._offsets.clear()
+        self._times.clear()
 
     def time_of(self, offset_ms: int) -> float | None:
         at = bisect_left(self._offsets, offset_ms * self._samples_per_ms)
