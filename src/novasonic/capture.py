@@ -123,6 +123,7 @@ class Capture:
                 async with asyncio.timeout(_PERIOD):
                     await self._ending.wait()
             await self._write()
+        await self._write()  # what has come while that was being written
         if self._writer is not None:
             await asyncio.to_thread(self._writer.close)
 
