@@ -2421,11 +2421,12 @@ def test_wherever_a_conversation_moves_on_every_word_is_in_history_once_and_in_i
     at = data.draw(st.integers(0, len(said)))
     old = Service()
     old.say(*said[:at])
-    # A response that has begun answers only with its first words.
-    spoke = max((word.begun for word in words if word.role == "ASSISTANT" and word.told < at), default=-1)
-    cut = [word for word in words if lost and word.begun == spoke and word.ended >= at]
+    # A response that is lost before its first word was none: the user is answered all over again.
+    begun = [word for word in words if word.role == "ASSISTANT" and (word.told if lost else word.begun) < at]
+    last = max((word.begun for word in begun), default=-1)
+    cut = [word for word in words if lost and word.begun == last and word.ended >= at]
     left, new = old.is_lost() if lost else (old.conversation.left(lost=False), old.hands_over())
-    assert left.unanswered == any(word.role == "USER" and spoke < word.told < at for word in words)
+    assert left.unanswered == any(word.role == "USER" and last < word.told < at for word in words)
     if cut:
         assert left.unfinished == "".join(word.text for word in cut if word.told < at <= word.whole)
     else:

@@ -254,10 +254,10 @@ class _Record:
         assert isinstance(latest, _Utterance)  # noqa: S101 - for the type checkers
         return latest
 
-    def latest(self) -> "_Utterance | _Response | None":
+    def latest(self, *, lost: bool) -> "_Utterance | _Response | None":
         """What was said last. A response that broke off before its first word is nothing."""
         for said in reversed(self.said):
-            if isinstance(said, _Utterance) or self.unfinished or not said.mute:
+            if isinstance(said, _Utterance) or not (said.mute and (lost or said.ended)) or self.unfinished:
                 return said
         return None
 
@@ -354,7 +354,7 @@ class Conversation:
         record = self._record
         if lost:
             self._fold.break_off()
-        latest = record.latest()
+        latest = record.latest(lost=lost)
         awaited = latest.calls.values() if isinstance(latest, _Response) and latest.calling else ()
         return Left(
             history=self.history,
@@ -880,12 +880,14 @@ class Fold:
         return self._stop_waiting(message)
 
     def _has_spoken(self, block: _Block, now: float) -> None:
-        """Take note that words have come: with the first, it speaks about what it had time to think of."""
+        """Take note that words have come; with the first it goes on, or speaks about what tools found."""
         record = self._record
-        record.unfinished = None
-        if block.begins:
+        if record.unfinished is not None:
+            record.unfinished = None  # it was asked for that first
+        elif block.begins:
             found = record.unspoken.items()
             record.unspoken = {id_: (run, at) for id_, (run, at) in found if now - at < _SOONEST}
+        block.begins = False
 
     def _confirm(self, block: _Block, message: messages.TextOutput, now: float) -> list[Event]:
         """File a text that was heard under the segment that was planned."""

@@ -148,7 +148,9 @@ class Line:
         self._changed = asyncio.Event()  # for the one who minds the line
         self._moved = asyncio.Event()  # for whoever waits for a stream that listens
         self._finishing = False
-        self._over = False
+        self._over: BaseException | None = (
+            None  # what whoever still wants something is told, once all is over
+        )
         self._calls = dict[str, tuple[ToolCall, _Leg]]()  # without an answer, and where they came from
         self._minding: asyncio.Task[None] | None = None
         self._leaving = dict[asyncio.Task[None], _Leg]()  # streams that nobody needs any more
@@ -181,7 +183,7 @@ class Line:
     @property
     def ended(self) -> bool:
         """Whether nothing more will come."""
-        return self._over
+        return self._over is not None
 
     def finish(self) -> None:
         """Say goodbye once everything that waits has been sent. The service then ends the stream."""
@@ -221,13 +223,13 @@ class Line:
         self._end(None)
 
     def _end(self, failure: BaseException | None) -> None:
-        if self._over:
+        if self._over is not None:
             return
-        self._over = True
+        self._over = failure or LocalProtocolError("the session has ended; nothing can be sent any more")
         self._moved.set()
-        self._voice.close(failure)
+        self._voice.close(self._over)
         if self._update is not None and not self._update.done.done():
-            self._update.done.set_exception(failure or LocalProtocolError("the session has ended"))
+            self._update.done.set_exception(self._over)
         self._on_ended(failure)
 
     # --- what is said -------------------------------------------------------------------------------------
@@ -273,12 +275,14 @@ class Line:
         """Send what belongs together on the stream that listens, whichever that is by then."""
         while True:
             await self._moved.wait()
+            if self._over is not None:
+                raise self._over
             leg = self._current
             assert leg is not None  # noqa: S101 - it has moved
             try:
                 await leg.open.say(block(leg))
-            except (TransportError, LocalProtocolError):
-                if self._over or (leg is self._current and leg.listens):
+            except SonicError:
+                if self._over is None and leg is self._current and leg.listens:
                     raise
             else:
                 return
@@ -362,7 +366,7 @@ class Line:
     async def _mind(self) -> None:
         """See to it that there is a stream."""
         try:
-            while not self._over:
+            while self._over is None:
                 leg = self._current
                 assert leg is not None  # noqa: S101 - the first was there before
                 if leg.lost is not None:
@@ -484,13 +488,13 @@ class Line:
         assert old.fold is not None  # noqa: S101 - it listens
         renewal, model, lost = self._renewal or Renewal(), leg.settings.model, lost_at is not None
         owed = lost or old.fold.owes(now)
-        again = self._again_from(old.fold, now, lost=lost)
+        again = self._again_from(old.fold, now, lost_at)
         if again is not None:
             voice.rewind(again)
         carried = continuation.carry(
             conversation.left(lost=lost),
             owed=owed,
-            again=again is not None and old.fold.untold is not None,
+            again=again is not None and old.fold.untold is not None and self._speaks(voice.waiting),
             answers_typed_text=model.answers_typed_text,
             max_bytes=renewal.history_bytes,
         )
@@ -529,20 +533,22 @@ class Line:
 
     def _loud(self, now: float) -> bool:
         """Whether the user may have begun to speak, which the service has not reported yet."""
-        return (
-            now - self._voice.sent_at < _UNREPORTED and audio.level(self._voice.latest(_UNREPORTED)) > _LOUD
-        )
+        return now - self._voice.sent_at < _UNREPORTED and self._speaks(self._voice.latest(_UNREPORTED))
 
-    def _again_from(self, fold: Fold, now: float, *, lost: bool) -> int | None:
+    def _speaks(self, pcm: bytes) -> bool:
+        """Whether there is sound in some audio that may be speech."""
+        size = 2 * round(_UNREPORTED * self.settings.input_rate)
+        return any(audio.level(pcm[start : start + size]) > _LOUD for start in range(0, len(pcm), size))
+
+    def _again_from(self, fold: Fold, now: float, lost_at: float | None) -> int | None:
         """Return the first sample that another stream must hear again; None if there is none."""
         rate, sent = self.settings.input_rate, self._voice.next
-        if fold.untold is not None and (fold.user_speaks or fold.owes(now)):
+        if fold.untold is not None and (fold.user_speaks or fold.owes(now if lost_at is None else lost_at)):
             # All of it may be text by now, and only its end not reported: nobody would answer the silence.
-            rest = self._voice.latest((sent - fold.untold) / rate)
-            return fold.untold if audio.level(rest) > _LOUD else None
-        if lost:
+            return fold.untold if self._speaks(self._voice.latest((sent - fold.untold) / rate)) else None
+        if lost_at is not None:
             seconds = (self._renewal or Renewal()).carry
-            if seconds and audio.level(self._voice.latest(seconds)) > _LOUD:
+            if self._speaks(self._voice.latest(seconds)):
                 return max(fold.heard, sent - round(seconds * rate))
         elif self._loud(now):
             return max(fold.heard, sent - round(_UNREPORTED * rate))

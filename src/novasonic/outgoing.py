@@ -85,6 +85,11 @@ class Outgoing:
         """The number of the first sample of the frame that goes next."""
         return self._again[0].start if self._again else self._sent
 
+    @property
+    def waiting(self) -> bytes:
+        """All that goes next."""
+        return b"".join([*(frame.pcm for frame in self._again), *self._waiting])
+
     def latest(self, seconds: float) -> bytes:
         """Return what was sent last, about so much of it."""
         size, frames = round(2 * seconds * self._rate), deque[bytes]()

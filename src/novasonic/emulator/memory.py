@@ -25,9 +25,9 @@ from novasonic.models import Limits
 _NAMES: Final = {"reset": "RST_STREAM_RECEIVED", "goaway": "GOAWAY_RECEIVED", "cut": "CONNECTION_CLOSED"}
 """What the real way to the service calls these."""
 
-# A peer that has stopped reading shows as on the real way: it has room for so many seconds of speech, and is
-# missed when it has taken no more for so long.
-_ROOM: Final = 1.5
+# A service that has stopped reading shows as on the real way: there is room for so many bytes, little more
+# than a second of speech, and when it has taken no more for so many seconds, it is missed.
+_ROOM: Final = 2**16
 _MISSED: Final = 3.0
 
 
@@ -106,13 +106,14 @@ class MemoryTransport:
         self.request_id: str | None = playback.stream.request_id
         self.expires_in = expires_in
         self._expires_at = math.inf
-        self._loop = asyncio.get_running_loop()
         self._playback = playback
         self._received: deque[bytes] = deque()
         self._ended = False  # in good order
         self._failure: errors.SonicError | None = None
-        self._stalled_at: float | None = None
+        self._stalled = False
+        self._room = _ROOM  # for what a stalled service does not read
         self._closed = asyncio.Event()
+        self._over = asyncio.Event()  # closed, or missed
 
     async def open(self, first: Sequence[bytes]) -> None:
         """Send `first` and wait until the service has accepted the stream.
@@ -129,17 +130,19 @@ class MemoryTransport:
                 break
             if self._failure is not None:
                 raise copy.copy(self._failure)  # each raise has a traceback of its own
-            if self._stalled_at is not None:
+            if self._stalled:
                 await self._closed.wait()
         if self.expires_in is not None:
-            self._expires_at = self._loop.time() + self.expires_in
+            self._expires_at = asyncio.get_running_loop().time() + self.expires_in
 
     async def send(self, data: bytes) -> None:
         """Send one message."""
-        if self._stalled_at is not None and self._loop.time() >= self._stalled_at + _ROOM:
-            await self._missed(self._stalled_at)
+        if self._stalled:
+            self._room -= len(data)
+            if self._room < 0:
+                await self._miss()
         self._check()
-        if self._loop.time() < self._expires_at:
+        if asyncio.get_running_loop().time() < self._expires_at:
             self._playback.receive(data)
         else:
             self._fail_expired()
@@ -155,8 +158,8 @@ class MemoryTransport:
                 return None
             if self._closed.is_set():
                 raise failures.lost("CLOSED_LOCALLY")
-            if self._stalled_at is not None:
-                await self._missed(self._stalled_at)
+            if self._stalled:
+                await self._over.wait()
             else:
                 self._take(await self._playback.outputs())
         return self._received.popleft()
@@ -168,6 +171,7 @@ class MemoryTransport:
     async def aclose(self) -> None:
         """Give up the stream."""
         self._closed.set()
+        self._over.set()
         self._playback.stream.abandon(self._playback.now)
         self._playback.wake()
 
@@ -206,7 +210,7 @@ class MemoryTransport:
     def _break(self, how: WireFault) -> None:
         match how:
             case "stall":
-                self._stalled_at = self._loop.time()
+                self._stalled = True
             case "goaway_others":
                 pass
             case "garbled" | "truncated":
@@ -216,10 +220,11 @@ class MemoryTransport:
             case _:
                 assert_never(how)
 
-    async def _missed(self, stalled_at: float) -> None:
+    async def _miss(self) -> None:
         """Wait until it shows that the service has stopped reading, or the stream is given up."""
         try:
-            async with asyncio.timeout_at(stalled_at + _ROOM + _MISSED):
-                await self._closed.wait()
+            async with asyncio.timeout(_MISSED):
+                await self._over.wait()
         except TimeoutError:
             self._failure = failures.lost("PEER_STALLED")
+            self._over.set()
