@@ -161,7 +161,7 @@ async def test_a_peer_that_is_gone_in_mid_sentence_is_missed(
     scenario = Scenario(turns=[STORY], faults=[Fault(kind, in_response=1)])  # type: ignore[arg-type]
     async with Emulator(scenario, voice=hum) as bedrock:
         point_at(monkeypatch, bedrock)
-        async with SonicSession() as session:
+        async with SonicSession(retry=None) as session:
             await session.send_text("Tell me a story.")
             seen: list[Event] = []
             with pytest.raises(StreamLostError):
@@ -200,7 +200,7 @@ from novasonic.emulator import Emulator, Fault, Scenario
 async def main():
     async with Emulator(Scenario(faults=[Fault({kind!r}, after_audio=3)])) as bedrock:
         os.environ.update(bedrock.env)
-        async with SonicSession(close_timeout=1) as session:
+        async with SonicSession(close_timeout=1, retry=None) as session:
             try:
                 async for event in session:
                     pass
