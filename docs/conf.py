@@ -31,7 +31,7 @@ html_title = "novasonic"
 html_copy_source = False
 
 add_module_names = False
-autodoc_default_options = {"members": True}
+autodoc_default_options = {"members": True, "special-members": "__aenter__, __anext__, __call__"}
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 maximum_signature_line_length = 90
@@ -93,13 +93,14 @@ def find(
         return None
     target = ELSEWHERE.get(node["reftarget"], node["reftarget"])
     objects = env.domains.python_domain.objects
-    names = [name for name in objects if name == target or name.endswith(f".{target}")]
-    public = [name for name in names if not objects[name].aliased]
-    for name in sorted(public or names, key=len)[
-        :1
-    ]:  # `SonicSession` is novasonic's, not novasonic.session's
-        found = objects[name]
-        return make_refnode(app.builder, node["refdoc"], found.docname, found.node_id, contnode)
+    names = [target, f"novasonic.{target}"]
+    if re.search(r"[._A-Z]", target):  # a plain word may be anything, such as a parameter
+        named = [each for each in objects if each.endswith(f".{target}") and not objects[each].aliased]
+        names += named if len(named) == 1 else []
+    for name in names:
+        if name in objects and objects[name].objtype not in {"attribute", "property"}:
+            found = objects[name]
+            return make_refnode(app.builder, node["refdoc"], found.docname, found.node_id, contnode)
     page = PYTHON.get(target) or PYTHON.get(target.rpartition(".")[0])
     if page is not None:
         address = f"https://docs.python.org/3/library/{page}.html#{target}"
