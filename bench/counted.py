@@ -13,7 +13,7 @@ from typing import Final
 
 from novasonic import messages
 from novasonic.emulator import MemoryConnector, SessionLog
-from novasonic.errors import SonicError
+from novasonic.errors import SonicError, StreamLostError
 from novasonic.transport import Transport
 
 RATE: Final = 16_000
@@ -100,7 +100,7 @@ class Leg:
 
     Attributes:
         opened_at: When somebody began to open it, by the loop's clock.
-        beside: How many others were open then.
+        beside: How many others there were then, of which the client did not know that they had ended.
         log: What the service noticed.
         begun_at: When it first heard something; None if it never has.
         over_at: When the client let go of it, or learned that it had ended; None before.
@@ -154,7 +154,7 @@ class Eavesdropper:
 
     async def __call__(self, first: Sequence[bytes], *, timeout: float) -> Transport:  # noqa: ASYNC109 - as in `Connector`
         """Open a stream."""
-        opened_at, beside = self._loop.time(), sum(log.outcome is None for log in self._connector.sessions)
+        opened_at, beside = self._loop.time(), sum(leg.over_at is None for leg in self.legs)
         failure: SonicError | None = None
         try:
             transport = await self._connector(first, timeout=timeout)
@@ -197,7 +197,9 @@ class _Overheard:
             self._leg.is_over(self._loop.time(), exc)
             raise
         if data is None:
-            self._leg.is_over(self._loop.time())
+            hung_up = self._leg.log.outcome == "ended"
+            failure = StreamLostError("the service has ended it, and said nothing") if hung_up else None
+            self._leg.is_over(self._loop.time(), failure)
         return data
 
     async def end_input(self) -> None:
@@ -252,7 +254,7 @@ def account_for(legs: Sequence[Leg], voice: Voice) -> Account:
                 complaints.append(f"stream {number} heard frame {first} for a second time")
             replayed += max(0, min(expected, after) - first)
             expected, broken = max(expected, after), False
-        broken = broken or leg.failure is not None or leg.log.outcome == "ended"
+        broken = broken or leg.failure is not None
         deaf_since = leg.over_at or 0.0 if leg.begun_at is not None else deaf_since
     if expected <= voice.frames:
         lost(voice.frames + 1, "at the end", excused=deaf_since < voice.ended_at)

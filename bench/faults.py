@@ -321,16 +321,19 @@ class _Talk:
         last = False
         for exchange in self._script:
             self._held.append(exchange)
+            losses = user.losses
             await user.ask(exchange)
             if exchange.cut:
                 await user.beginning(exchange)
                 await asyncio.sleep(self._chance.uniform(0.5, 3))
-            else:
-                await user.answer(exchange)
-                await asyncio.sleep(self._chance.uniform(0, 4))
-                if user.ended or last:
-                    return
-                last = not self._more_to_come()
+                if user.losses == losses:
+                    continue
+                # Nobody knows what a model makes of a user who breaks in when it was asked to go on.
+            await user.answer(exchange)
+            await asyncio.sleep(self._chance.uniform(0, 4))
+            if user.ended or last:
+                return
+            last = not self._more_to_come()
 
     def _more_to_come(self) -> bool:
         assert self._connector is not None  # noqa: S101 - it was opened

@@ -69,6 +69,7 @@ class User:
         ears: What plays the answers.
         seen: How many events there were of each kind.
         attempts: The number of the latest attempt to reconnect.
+        losses: How often a stream was lost.
         renewals: How often the conversation has moved on, by reason.
         on_renewed: Is called when it has.
         failure: What the session has raised.
@@ -81,6 +82,7 @@ class User:
         self.ears = Ears()
         self.seen = Counter[str]()
         self.attempts = 0
+        self.losses = 0
         self.renewals = Counter[str]()
         self.on_renewed: Callable[[events.SessionRenewed], None] = lambda _: None
         self.failure: SonicError | None = None
@@ -196,6 +198,7 @@ class User:
                 self._answered.extend(text for each, text in self._planned if each == turn)
             case events.Reconnecting(attempt=attempt):
                 self.attempts = attempt
+                self.losses += 1
                 self._well_since = float("inf")
             case events.SessionRenewed(reason=reason):
                 if reason == "error":
