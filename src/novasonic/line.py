@@ -334,9 +334,12 @@ class Line:
         Cancelling is safe: the conversation goes on, and may or may not have the other settings.
 
         Raises:
-            TransportError: If the other stream cannot be opened. The conversation goes on as it was.
-            LocalProtocolError: If another update is under way.
+            TransportError: If the other stream cannot be opened. The conversation goes on as it was, unless it
+                has failed before.
+            LocalProtocolError: If another update is under way, or the session has ended.
         """
+        if self._over is not None:
+            raise self._over
         if self._update is not None:
             raise LocalProtocolError("another update is under way; wait for it")
         self._update = _Update(settings, self._loop.create_future())
@@ -545,7 +548,8 @@ class Line:
         rate, sent = self.settings.input_rate, self._voice.next
         if fold.untold is not None and (fold.user_speaks or fold.owes(now if lost_at is None else lost_at)):
             # All of it may be text by now, and only its end not reported: nobody would answer the silence.
-            return fold.untold if self._speaks(self._voice.latest((sent - fold.untold) / rate)) else None
+            rest = self._voice.latest((sent - fold.untold) / rate) + self._voice.waiting
+            return fold.untold if self._speaks(rest) else None
         if lost_at is not None:
             seconds = (self._renewal or Renewal()).carry
             if self._speaks(self._voice.latest(seconds)):
