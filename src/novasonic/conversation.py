@@ -894,8 +894,8 @@ class Fold:
         produced = list[Event]()
         found = self._planned(message.content) or next(self._unconfirmed(), None)
         if found is None:  # heard, but never planned
-            if self._retired and self.response is not None and self.response.interrupted:
-                return []  # it was cut meanwhile, and what was begun of it is filed
+            if self._retired and (self.response is None or self.response.interrupted):
+                return []  # it was cut meanwhile, and what was begun of it is filed; or it has begun nothing
             if self.response is None:
                 produced += self._respond(message)
             found = (self._current(), _Segment())
