@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     wrong = [] if options.only is not None else _three_hours(options.hours, options.seed)
     numbers = [options.only] if options.only is not None else range(1, options.conversations + 1)
-    wrong += _hundred(numbers, options.seed, enough=options.only is None)
+    if numbers:
+        wrong += _hundred(numbers, options.seed, enough=options.only is None)
     for each in wrong:
         print(f"WRONG: {each}")
     return bool(wrong)

@@ -39,6 +39,8 @@ def _never_blocks() -> Iterator[None]:
             function.can_block_in("novasonic/threads.py", "run")
             # A test may wait for its emulator: its loop is nobody else's.
             function.can_block_in("novasonic/testing/fixtures.py", "__call__")
+            # What takes too long is to say so.
+            function.can_block_in("pytest_timeout.py", "timeout_sigalrm")
         yield
 
 

@@ -596,6 +596,14 @@ async def test_one_update_at_a_time(running: Running) -> None:
         await first
 
 
+async def test_an_update_of_a_conversation_that_was_lost_says_what_has_lost_it(running: Running) -> None:
+    scenario = Scenario(faults=[Fault("cut", at=0.3)])
+    async with running(scenario) as service, SonicSession(transport=service.connect, retry=None) as session:
+        await pass_time(1)
+        with pytest.raises(StreamLostError):
+            await session.update(system="Be brief.")
+
+
 # --- in another process -----------------------------------------------------------------------------------
 
 

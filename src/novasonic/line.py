@@ -334,9 +334,9 @@ class Line:
         Cancelling is safe: the conversation goes on, and may or may not have the other settings.
 
         Raises:
-            TransportError: If the other stream cannot be opened. The conversation goes on as it was, unless it
-                has failed before.
-            LocalProtocolError: If another update is under way, or the session has ended.
+            SonicError: If the other stream cannot be opened; the conversation goes on as it was. Or what has
+                ended the conversation.
+            LocalProtocolError: If another update is under way.
         """
         if self._over is not None:
             raise self._over
