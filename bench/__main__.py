@@ -99,11 +99,9 @@ def run(side: Side, sessions: int, seconds: float, folder: Path) -> Result:
     """Measure one side, in a process of its own, with a server in another."""
     command = [sys.executable, "-m", "bench.server", str(folder / "server.pem")]
     # The server ends once its standard input is closed: also if this process is killed.
-    with subprocess.Popen(  # noqa: S603 - our own module
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stdin is not None  # noqa: S101 - it is a pipe
-        assert server.stdout is not None  # noqa: S101
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdin is not None  # it is a pipe
+        assert server.stdout is not None
         with server.stdin:
             env = {
                 **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
@@ -125,7 +123,7 @@ def run(side: Side, sessions: int, seconds: float, folder: Path) -> Result:
 def python(module: str, *arguments: str, env: Mapping[str, str], timeout: float) -> str:
     """Run a module in a process of its own; return what it prints."""
     command = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(  # noqa: S603 - our own module
+    return subprocess.run(
         command, env=env, timeout=timeout, check=True, stdout=subprocess.PIPE, text=True
     ).stdout
 
@@ -191,7 +189,7 @@ def number(value: float | None) -> str:
     """Return a number with three digits that matter, or a dash for what was not measured."""
     if not value:
         return "-"
-    return f"{value:.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f}"  # noqa: PLR2004
+    return f"{value:.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f}"
 
 
 if __name__ == "__main__":

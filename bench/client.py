@@ -105,9 +105,9 @@ async def speak(send: Callable[[bytes], Awaitable[None]], phase: float) -> None:
 
 async def converse(meter: Meter, phase: float, opened: Callable[[], None]) -> None:
     """Hold a session with novasonic."""
-    from novasonic import SonicSession  # noqa: PLC0415 - each side loads only what it needs
-    from novasonic.events import AudioChunk  # noqa: PLC0415
-    from novasonic.messages import AudioInput, InputMessage, OutputMessage  # noqa: PLC0415
+    from novasonic import SonicSession  # each side loads only what it needs
+    from novasonic.events import AudioChunk
+    from novasonic.messages import AudioInput, InputMessage, OutputMessage
 
     def on_message(message: InputMessage | OutputMessage, _: float) -> None:
         if isinstance(message, AudioInput):
@@ -128,8 +128,8 @@ async def converse(meter: Meter, phase: float, opened: Callable[[], None]) -> No
 
 def local_transport() -> "AWSCRTHTTPClient":
     """Return the SDK's duplex transport, made to trust the benchmark's server: it has no setting for that."""
-    from awscrt import io as crt  # noqa: PLC0415
-    from smithy_http.aio.crt import AWSCRTHTTPClient  # noqa: PLC0415
+    from awscrt import io as crt
+    from smithy_http.aio.crt import AWSCRTHTTPClient
 
     class LocalTransport(AWSCRTHTTPClient):
         def __init__(self, ca: bytes) -> None:
@@ -146,9 +146,9 @@ def local_transport() -> "AWSCRTHTTPClient":
 
 async def make_client() -> "AsyncBedrockRuntimeClient":
     """Return the SDK's client as AWS's samples configure it: one for all sessions, on one connection."""
-    from aws_sdk_bedrock_runtime.client import AsyncBedrockRuntimeClient  # noqa: PLC0415
-    from aws_sdk_bedrock_runtime.config import AsyncBedrockRuntimeConfig  # noqa: PLC0415
-    from smithy_aws_core.identity import EnvironmentCredentialsResolver  # noqa: PLC0415
+    from aws_sdk_bedrock_runtime.client import AsyncBedrockRuntimeClient
+    from aws_sdk_bedrock_runtime.config import AsyncBedrockRuntimeConfig
+    from smithy_aws_core.identity import EnvironmentCredentialsResolver
 
     config = await AsyncBedrockRuntimeConfig.resolve(
         transport=local_transport(),
@@ -161,7 +161,7 @@ class PlainSession:
     """A session as AWS's samples hold it: dicts, `json` and `base64`, and the SDK for the rest."""
 
     def __init__(self, client: "AsyncBedrockRuntimeClient") -> None:
-        from aws_sdk_bedrock_runtime import models  # noqa: PLC0415
+        from aws_sdk_bedrock_runtime import models
 
         self.speech = asyncio.Queue[bytes]()
         self._client = client

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 from novasonic.conversation import Message
-from novasonic.emulator import Say, ToolCall, Turn
+from novasonic.emulator import Heard, Say, ToolCall, Turn
 
 Kind = Literal["spoken", "typed", "tool"]
 
@@ -22,7 +22,8 @@ AND_SO_ON: Final = "And so on."
 _AGAIN: Final = 9  # a stream that goes on in mid-sentence may be lost there, too; and so on
 
 
-_CUTS: Final = 0.2  # so many exchanges are cut
+_FALTERS: Final = 0.2  # so many exchanges are faltering
+_CUTS: Final = 0.2  # and cut
 _ANNOUNCED: Final = 0.5  # so many tools are
 
 
@@ -54,6 +55,8 @@ class Exchange:
         number: Its place in the conversation, from 1.
         kind: How the user asks, and whether the model needs a tool to answer.
         speaking: Seconds that the user speaks.
+        pause: Seconds for which the user falters in the middle: so long that the service takes it for the
+            end, and not so long that it answers.
         sentences: The answer, and how many seconds each takes.
         cut: The user does not hear the answer out: the next question breaks into its first sentence.
         looking: Seconds that the tool takes.
@@ -63,13 +66,19 @@ class Exchange:
     kind: Kind
     speaking: float
     sentences: Sequence[Say]
+    pause: float = 0.0
     cut: bool = False
     looking: float = 0.0
 
     @property
     def question(self) -> str:
         """What the user says."""
-        return f"question {self.number}?"
+        return " ".join(self._stretches)
+
+    @property
+    def _stretches(self) -> Sequence[str]:
+        question = f"question {self.number}"
+        return (question, "if I may?") if self.pause else (f"{question}?",)
 
     @property
     def last(self) -> str:
@@ -107,25 +116,26 @@ class Exchange:
 
     def turn(self) -> Turn:
         """Return what the model says to the question."""
+        heard = [Heard(text, window=window) for window, text in enumerate(self._stretches, 1)]
         match self.kind:
             case "spoken":
-                return Turn(heard=self.question, says=self.sentences)
+                return Turn(heard=heard, says=self.sentences)
             case "typed":
                 return Turn(typed=self.question, says=self.sentences)
             case "tool":
                 call = ToolCall("look_up", arguments={"number": self.number})
-                return Turn(
-                    heard=self.question, calls=[call], says=self.sentences[:-1], then=self.sentences[-1:]
-                )
+                return Turn(heard=heard, calls=[call], says=self.sentences[:-1], then=self.sentences[-1:])
 
 
-def draw(chance: random.Random, number: int, *, after_cut: bool = False) -> Exchange:
+def draw(chance: random.Random, number: int, *, after_cut: bool = False, falters: bool = False) -> Exchange:
     """Return the exchange of that number, as chance will have it.
 
     Args:
         chance: That.
         number: Its place.
         after_cut: The user breaks in with it, and so speaks.
+        falters: Whether the user may falter. The emulator tells the words of both stretches to a stream that
+            hears only the second: not for streams that are lost.
     """
     kinds: Sequence[Kind] = ("spoken", "tool") if after_cut else ("spoken", "spoken", "tool", "typed")
     kind = chance.choice(kinds)
@@ -141,6 +151,7 @@ def draw(chance: random.Random, number: int, *, after_cut: bool = False) -> Exch
         number=number,
         kind=kind,
         speaking=chance.uniform(0.4, 6),
+        pause=chance.uniform(0.8, 1.0) if falters and kind != "typed" and chance.random() < _FALTERS else 0.0,
         sentences=sentences if kind != "tool" or announced else sentences[-1:],
         cut=cut,
         looking=chance.choice((0.0, 0.3, chance.uniform(0.5, 8))),

@@ -163,17 +163,17 @@ def _plan(chance: random.Random) -> Iterator[Planned]:
         point, when = (_OPENING, {}) if opening else chance.choice(_points(chance))
         return Planned(trouble, point, Fault(**trouble.fault, **when, stream=stream))
 
-    if chance.random() < 0.04:  # noqa: PLR2004 - these shares are what the plan is
+    if chance.random() < 0.04:
         yield planned((*AT_OPENING, *HOPELESS_AT_OPENING), 1, opening=True)
     stream = 0
     for _ in range(chance.randint(4, 8)):
         stream += 1
-        yield planned(HOPELESS if chance.random() < 0.02 else IN_STREAM, stream)  # noqa: PLR2004
+        yield planned(HOPELESS if chance.random() < 0.02 else IN_STREAM, stream)
         burst = chance.choices((0, 1, 2, 4, 8), (60, 20, 10, 8, 2))[0]  # eight are more than a client bears
         for _ in range(burst):
             stream += 1
             yield planned(AT_OPENING, stream, opening=True)
-        if chance.random() < 0.02:  # noqa: PLR2004
+        if chance.random() < 0.02:
             stream += 1
             yield planned(HOPELESS_AT_OPENING, stream, opening=True)
     for _ in range(chance.randint(0, 2)):
@@ -205,7 +205,7 @@ class Outcome:
 
 def run(number: int, *, seed: int) -> Outcome:
     """Hold a conversation."""
-    chance = random.Random(f"{seed} {number}")  # noqa: S311 - it is to be repeated
+    chance = random.Random(f"{seed} {number}")
     random.seed(chance.random())  # delays have some chance in them, too
     talk = _Talk(chance)
     try:
@@ -258,7 +258,7 @@ class _Talk:
             behaviour=behaviour,
             shared=True,
         )
-        expiring = chance.random() < 0.15  # noqa: PLR2004 - so many have credentials that do not last
+        expiring = chance.random() < 0.15  # so many have credentials that do not last
         return MemoryConnector(
             scenario, voice=silent, credentials_last=chance.uniform(30, 200) if expiring else None
         )
@@ -294,8 +294,9 @@ class _Talk:
         try:
             async with session, User(session) as user:
                 self._user = user
-                if self._chance.random() < 0.5:  # noqa: PLR2004 - half of them know what was heard
+                if self._chance.random() < 0.5:  # half of them know what was heard
                     session.played_by(user.ears)
+                user.holds_to_talk = user.muted = self._chance.random() < 0.3
                 await self._talk(user)
         except SonicError as exc:
             self._error = exc
@@ -305,12 +306,12 @@ class _Talk:
             self._error = self._user.failure
         if limiter is not None and limiter.active:
             complaints.append(f"{limiter.active} places are taken for ever")
-        if max(leg.beside + 1 for leg in self._legs) > 2:  # noqa: PLR2004 - as the line promises
+        if max(leg.beside + 1 for leg in self._legs) > 2:  # as the line promises
             complaints.append("there were more than two streams at once")
         if self._error is not None:
             complaints += self._judge_error(self._error)
         elif not complaints:
-            assert self._user is not None  # noqa: S101 - it was opened
+            assert self._user is not None  # it was opened
             complaints += self._judge_silence()
             complaints += misquotations(session.history, self._held, lossy=True)
             self._account = account_for(self._legs, self._user.voice)
@@ -331,12 +332,14 @@ class _Talk:
                 # Nobody knows what a model makes of a user who breaks in when it was asked to go on.
             await user.answer(exchange)
             await asyncio.sleep(self._chance.uniform(0, 4))
+            if self._chance.random() < 0.1:
+                await user.change_mind()
             if user.ended or last:
                 return
             last = not self._more_to_come()
 
     def _more_to_come(self) -> bool:
-        assert self._connector is not None  # noqa: S101 - it was opened
+        assert self._connector is not None  # it was opened
         latest = len(self._legs)
         return any(
             (each.fault.stream or latest) >= latest and not self._connector.happened(each.fault)

@@ -72,7 +72,7 @@ def run(
         What was found, and what is wrong with what was left behind.
     """
     random.seed(seed)  # delays have some chance in them, too
-    talk = _Talk(hours * HOUR, random.Random(seed), renewal, memory)  # noqa: S311 - it is to be repeated
+    talk = _Talk(hours * HOUR, random.Random(seed), renewal, memory)
     return virtual.run(talk.hold, within=1.5 * hours * HOUR + HOUR)
 
 
@@ -89,7 +89,7 @@ class _Talk:
     def _script(self) -> list[Exchange]:
         script = list[Exchange]()
         for number in range(1, round(self._seconds / _QUICKEST) + 2):
-            script.append(draw(self._chance, number, after_cut=bool(script) and script[-1].cut))
+            script.append(draw(self._chance, number, after_cut=bool(script) and script[-1].cut, falters=True))
         return script
 
     async def hold(self) -> Result:

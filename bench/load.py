@@ -165,9 +165,9 @@ class Samples:
 async def measure(sessions: int, seconds: float, folder: Path) -> tuple[list[Page], WatchedApp, Samples]:
     """Run all of it."""
     sys.path.insert(0, str(ROOT / "examples" / "browser"))
-    from bridge import Settings  # noqa: PLC0415 - an example, and no package
-    from limits import Limits  # noqa: PLC0415
-    from server import configured, listening, make_app  # noqa: PLC0415
+    from bridge import Settings  # an example, and no package
+    from limits import Limits
+    from server import configured, listening, make_app
 
     says = [{"text": "This goes on for a while.", "seconds": seconds}]
     told = {"turns": [{"typed": "*", "says": says}], "behaviour": {"delivery": 1.0}}  # in real time

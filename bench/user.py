@@ -66,6 +66,7 @@ class User:
     Attributes:
         voice: What the user has said.
         muted: Whether the microphone is off: then nothing is given.
+        holds_to_talk: Whether it is on only while the user speaks.
         ears: What plays the answers.
         seen: How many events there were of each kind.
         attempts: The number of the latest attempt to reconnect.
@@ -79,6 +80,7 @@ class User:
     def __init__(self, session: SonicSession) -> None:
         self.voice = counted.Voice()
         self.muted = False
+        self.holds_to_talk = False
         self.ears = Ears()
         self.seen = Counter[str]()
         self.attempts = 0
@@ -98,7 +100,7 @@ class User:
 
     async def __aenter__(self) -> Self:
         """Switch the microphone on, and listen."""
-        for work, name in ((self._speak(), "microphone"), (self._listen(), "ears")):
+        for work, name in ((self._give(), "microphone"), (self._listen(), "ears")):
             self._tasks.append(asyncio.create_task(work, name=name))
         return self
 
@@ -120,12 +122,21 @@ class User:
         if exchange.kind == "typed":
             await self._session.send_text(exchange.question)
         else:
-            await self.speak(exchange.speaking)
+            stretches = 2 if exchange.pause else 1
+            for stretch in range(stretches):
+                await asyncio.sleep(exchange.pause * stretch)
+                await self._speak(exchange.speaking / stretches)
 
-    async def speak(self, seconds: float) -> None:
-        """Speak for so long."""
+    async def _speak(self, seconds: float) -> None:
+        self.muted = False
         self._speaks_until = self._loop.time() + seconds
         await asyncio.sleep(seconds)
+        self.muted = self.holds_to_talk
+
+    async def change_mind(self) -> None:
+        """Want other instructions for the model. That may fail, and then all is as it was."""
+        with contextlib.suppress(SonicError):
+            await self._session.update(system=f"Be as you were {self._loop.time():.0f} seconds ago.")
 
     async def answer(self, exchange: Exchange) -> None:
         """Wait until the question was answered, and the answer heard.
@@ -162,7 +173,7 @@ class User:
 
     # --- the microphone -----------------------------------------------------------------------------------
 
-    async def _speak(self) -> None:
+    async def _give(self) -> None:
         due = self._loop.time()
         with contextlib.suppress(SonicError):  # whoever listens hears of it
             while True:
