@@ -11,7 +11,7 @@ import contextlib
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 from uuid import uuid4
 
@@ -64,8 +64,8 @@ class _Leg:
     """A stream, and what is known about it."""
 
     settings: Settings
+    stream: Stream = field(init=False)  # it reports to the leg, which is there before
     opened_at: float = 0.0
-    stream: Stream | None = None
     fold: Fold | None = None  # None until it listens
     lost: BaseException | None = None
     let_go: bool = False
@@ -73,11 +73,6 @@ class _Leg:
     @property
     def listens(self) -> bool:
         return self.lost is None and not self.let_go
-
-    @property
-    def open(self) -> Stream:
-        assert self.stream is not None  # noqa: S101 - it is set before anybody gets to see the leg
-        return self.stream
 
 
 @dataclass(slots=True)
@@ -148,9 +143,7 @@ class Line:
         self._changed = asyncio.Event()  # for the one who minds the line
         self._moved = asyncio.Event()  # for whoever waits for a stream that listens
         self._finishing = False
-        self._over: BaseException | None = (
-            None  # what whoever still wants something is told, once all is over
-        )
+        self._over: BaseException | None = None  # what is raised to whoever wants something after the end
         self._calls = dict[str, tuple[ToolCall, _Leg]]()  # without an answer, and where they came from
         self._minding: asyncio.Task[None] | None = None
         self._leaving = dict[asyncio.Task[None], _Leg]()  # streams that nobody needs any more
@@ -173,12 +166,12 @@ class Line:
         """
         leg = await self._open(self.settings, timeout, history=carried.history)
         leg.fold = self._conversation.fold
-        leg.open.begin(self._voice)
+        leg.stream.begin(self._voice)
         self._prompt(leg, carried)
         self._current = leg
         self._moved.set()
         self._minding = asyncio.create_task(self._mind(), name="novasonic-line")
-        return leg.open.request_id
+        return leg.stream.request_id
 
     @property
     def ended(self) -> bool:
@@ -192,7 +185,7 @@ class Line:
             self._minding.cancel()
         for leg in (self._current, *self._leaving.values()):
             if leg is not None:
-                leg.open.finish()
+                leg.stream.finish()
         if self._current is None or self._current.lost is not None:
             self._end(None)
 
@@ -200,7 +193,7 @@ class Line:
         """Wait until nothing more comes, on no stream, at most `timeout` seconds."""
         deadline = self._loop.time() + timeout
         if self._current is not None:
-            await self._current.open.wait_ended(timeout)
+            await self._current.stream.wait_ended(timeout)
         if self._leaving:
             await asyncio.wait(self._leaving, timeout=max(0.0, deadline - self._loop.time()))
 
@@ -217,7 +210,7 @@ class Line:
         if self._spare is not None:
             self._spare = None
             self._give_back()
-        await asyncio.gather(*(leg.open.aclose() for leg in legs))
+        await asyncio.gather(*(leg.stream.aclose() for leg in legs))
         if self._leaving:
             await asyncio.wait(self._leaving)
         self._end(None)
@@ -262,7 +255,7 @@ class Line:
 
         def block(leg: _Leg) -> Sequence[InputMessage]:
             if leg is origin:
-                return messages.tool_block(text, prompt_name=leg.open.prompt_name, tool_use_id=id_)
+                return messages.tool_block(text, prompt_name=leg.stream.prompt_name, tool_use_id=id_)
             # A call is known on its own stream only.
             if not self._conversation.awaits(id_):
                 return ()  # it went out, and then its stream was lost: the next one was told of it at once
@@ -280,7 +273,7 @@ class Line:
             leg = self._current
             assert leg is not None  # noqa: S101 - it has moved
             try:
-                await leg.open.say(block(leg))
+                await leg.stream.say(block(leg))
             except SonicError:
                 if self._over is None and leg is self._current and leg.listens:
                     raise
@@ -316,7 +309,7 @@ class Line:
 
     def _stream_ended(self, leg: _Leg, failure: BaseException | None) -> None:
         leg.lost = failure or StreamLostError(
-            "the service has ended the stream", request_id=leg.open.request_id
+            "the service has ended the stream", request_id=leg.stream.request_id
         )
         if leg is not self._current or leg.let_go:
             logger.debug("a stream that does not listen has ended: %s", failure)
@@ -380,7 +373,9 @@ class Line:
                     await self._change(None)
                 else:
                     limits = leg.settings.model.limits
-                    plan = Plan.of(self._renewal, stream=limits.stream, credentials=leg.open.credentials_last)
+                    plan = Plan.of(
+                        self._renewal, stream=limits.stream, credentials=leg.stream.credentials_last
+                    )
                     wait = leg.opened_at + plan.after - self._loop.time()
                     if wait > 0:
                         await self._change(wait)
@@ -456,7 +451,7 @@ class Line:
         if lost_at - leg.opened_at >= _LASTED:
             self._budget.refill()
         if reason == "error":
-            self._part(leg, leg.open.aclose())
+            self._part(leg, leg.stream.aclose())
         while True:
             if failure is not None:
                 delay = self._budget.spend() if _may_pass(failure, opened=opened) else None
@@ -504,24 +499,24 @@ class Line:
         happened = conversation.move_on(base=voice.next, lost=lost)
         leg.fold = conversation.fold
         if not lost:
-            old.open.let_go()
+            old.stream.let_go()
         history = messages.history_blocks(
-            carried.history, prompt_name=leg.open.prompt_name, limit=renewal.message_bytes
+            carried.history, prompt_name=leg.stream.prompt_name, limit=renewal.message_bytes
         )
-        leg.open.begin(voice, history)
+        leg.stream.begin(voice, history)
         self._prompt(leg, carried)
         self._current, self.settings, self.session_id = leg, leg.settings, None
         self._moved.set()
         self._updated(None)
         gap = 0.0 if lost_at is None else now - lost_at
         renewed = events.SessionRenewed(
-            turn=conversation.turns, reason=reason, gap=gap, request_id=leg.open.request_id
+            turn=conversation.turns, reason=reason, gap=gap, request_id=leg.stream.request_id
         )
         self._on_events([*happened, renewed])
 
     def _prompt(self, leg: _Leg, carried: Carried) -> None:
         for prompt in carried.prompts:
-            leg.open.post(_typed(prompt, leg, by_user=False))
+            leg.stream.post(_typed(prompt, leg, by_user=False))
 
     def _situation(self, leg: _Leg) -> Situation:
         fold, now = leg.fold, self._loop.time()
@@ -560,7 +555,7 @@ class Line:
 
     def _let_go(self, leg: _Leg) -> None:
         leg.let_go = True
-        leg.open.let_go()
+        leg.stream.let_go()
         self._moved.clear()
 
     def _updated(self, failure: Exception | None) -> None:
@@ -585,19 +580,17 @@ class Line:
 
     async def _retire(self, leg: _Leg) -> None:
         """Let a stream finish what it says, and confirm what was heard; then say goodbye."""
-        fold, stream = leg.fold, leg.open
+        fold, stream = leg.fold, leg.stream
         assert fold is not None  # noqa: S101 - it has listened
         # As long as it counts what is heard it may want to hear something: no recorded client fell silent.
-        silence, seconds = (
-            Outgoing(leg.settings.input_rate),
-            leg.settings.chunk_samples / leg.settings.input_rate,
-        )
+        rate, samples = leg.settings.input_rate, leg.settings.chunk_samples
+        silence, seconds = Outgoing(rate), samples / rate
         stream.listen_to(silence)
         patience, end = self._loop.time() + _CONFIRMED, leg.opened_at + leg.settings.model.limits.stream
         while not fold.over and leg.lost is None and self._loop.time() < min(patience, end):
             if self._conversation.audible(self._loop.time()):
                 patience = self._loop.time() + _CONFIRMED
-            silence.put_over(bytes(2 * leg.settings.chunk_samples))
+            silence.put_over(bytes(2 * samples))
             await asyncio.sleep(seconds)
         self._on_events(fold.leave())
         await self._drop(leg)
@@ -608,10 +601,10 @@ class Line:
 
     async def _dismiss(self, leg: _Leg) -> None:
         """Say goodbye on a stream, and close it."""
-        if not leg.open.ended:
-            leg.open.finish()
-            await leg.open.wait_ended(_GOODBYE)
-        await leg.open.aclose()
+        if not leg.stream.ended:
+            leg.stream.finish()
+            await leg.stream.wait_ended(_GOODBYE)
+        await leg.stream.aclose()
 
 
 def _may_pass(failure: BaseException, *, opened: bool) -> bool:
@@ -633,5 +626,5 @@ def _typed(
     if not by_user and leg.fold is not None:
         leg.fold.prompted(name, answer)
     return messages.text_block(
-        text, prompt_name=leg.open.prompt_name, role="USER", interactive=True, content_name=name
+        text, prompt_name=leg.stream.prompt_name, role="USER", interactive=True, content_name=name
     )
