@@ -199,12 +199,8 @@ async def main(arguments: Sequence[str] | None = None) -> None:
     await asyncio.to_thread(importlib.import_module, "novasonic.bedrock")
     async with contextlib.AsyncExitStack() as stack:
         if options.emulator:
-            for name in (
-                "AWS_PROFILE",
-                "AWS_SESSION_TOKEN",
-                "AWS_CREDENTIAL_EXPIRATION",
-            ):  # those of other keys
-                os.environ.pop(name, None)
+            for of_other_keys in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CREDENTIAL_EXPIRATION"):
+                os.environ.pop(of_other_keys, None)
             os.environ.update(await stack.enter_async_context(emulator_process()))
         print(f"The webhook for calls is http://{options.host}:{listener.getsockname()[1]}/voice", flush=True)
         await server_of(telephone).serve(sockets=[listener])
