@@ -15,6 +15,7 @@ from clocks import pass_time
 from novasonic import audio, events, g711
 from novasonic.emulator import MemoryConnector
 from novasonic.session import SonicSession
+from running import until
 
 pytestmark = pytest.mark.clock("virtual")
 
@@ -28,16 +29,6 @@ FORMS = {
     "a telephone's A-law": ("question.wav", 8_000, "ALAW"),
     "FLAC": ("question.flac", 48_000, "PCM_24"),
 }
-
-
-async def until(session: SonicSession, kind: type[events.EventBase]) -> list[events.Event]:
-    """Read up to and including the next event of a kind."""
-    found: list[events.Event] = []
-    async for event in session:
-        found.append(event)
-        if isinstance(event, kind):
-            return found
-    raise AssertionError(f"the session ended without {kind.__name__}")
 
 
 @pytest.fixture(scope="module")

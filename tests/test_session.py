@@ -31,6 +31,7 @@ from novasonic.errors import (
 from novasonic.messages import Inference, ToolSpec
 from novasonic.session import SessionState, SonicSession, ask
 from novasonic.tools import ToolContext
+from running import until
 
 pytestmark = pytest.mark.clock("virtual")
 
@@ -93,16 +94,6 @@ def service() -> FakeService:
     return FakeService()
 
 
-async def read(session: SonicSession, kind: type[events.EventBase]) -> list[events.Event]:
-    """Read up to and including the next event of a kind."""
-    found: list[events.Event] = []
-    async for event in session:
-        found.append(event)
-        if isinstance(event, kind):
-            return found
-    raise AssertionError(f"the session ended without {kind.__name__}")
-
-
 class TestOpening:
     async def test_says_what_the_service_must_know_before_it_listens(self, service: FakeService) -> None:
         """The service accepts a stream only after it has read the first messages, and audio only last."""
@@ -149,7 +140,7 @@ class TestOpening:
         async with SonicSession(transport=service) as session:
             assert session.session_id is None
             service.say(messages.UserSpeechStart(session_id="session-1", offset_ms=0))
-            await read(session, events.UserSpeechStarted)
+            await until(session, events.UserSpeechStarted)
             assert session.session_id == "session-1"
 
     async def test_a_refusal_is_raised_and_leaves_nothing_behind(self, service: FakeService) -> None:
@@ -175,7 +166,7 @@ class TestOpening:
         async with session:
             service.say_raw(InvalidRequestError("Received invalid voiceId"))
             with pytest.raises(InvalidRequestError, match="did you mean 'tiffany'"):
-                await read(session, events.SessionEnded)
+                await until(session, events.SessionEnded)
 
     async def test_cancelled_it_leaves_nothing_behind(self, service: FakeService) -> None:
         service.accepting.clear()
@@ -212,7 +203,7 @@ class TestOpening:
         async with session:
             service.say_raw(None)
             with pytest.raises(StreamLostError, match="end of life"):
-                await read(session, events.SessionEnded)
+                await until(session, events.SessionEnded)
 
     async def test_aws_settings_and_another_transport_exclude_each_other(self, service: FakeService) -> None:
         with pytest.raises(ConfigurationError, match="region cannot be given together with transport"):
@@ -353,7 +344,7 @@ class TestSpeaking:
         async with SonicSession(transport=service) as session:
             session.feed_audio(array.array("f", [math.inf]))
             with pytest.raises(ConfigurationError, match="not numbers"):
-                await read(session, events.SessionEnded)
+                await until(session, events.SessionEnded)
 
     async def test_a_source_is_heard_to_its_end(self, service: FakeService) -> None:
         async def source() -> AsyncIterator[bytes]:
@@ -393,7 +384,7 @@ class TestSpeaking:
         async with SonicSession(transport=service) as session:
             session.listen_to(source())
             with pytest.raises(OSError, match="unplugged"):
-                await read(session, events.SessionEnded)
+                await until(session, events.SessionEnded)
 
     async def test_a_recording_is_sent_at_speaking_speed(self, service: FakeService, tmp_path: Path) -> None:
         path = tmp_path / "two-seconds.wav"
@@ -428,7 +419,7 @@ class TestSpeaking:
         tool = ToolSpec(name="weather", description="The weather.", schema={"type": "object"})
         async with SonicSession(transport=service, tools=[tool]) as session:
             call(service, "weather", '{"city":"Oslo"}')
-            made = (await read(session, events.ToolCall))[-1]
+            made = (await until(session, events.ToolCall))[-1]
             assert isinstance(made, events.ToolCall)
             assert made.arguments == {"city": "Oslo"}
             with pytest.raises(ConfigurationError, match="cannot be written as JSON"):
@@ -478,7 +469,7 @@ class TestSpeaking:
 
         async with SonicSession(transport=service, tools=[hang]) as session:
             call(service, "hang")
-            await read(session, events.ToolCall)
+            await until(session, events.ToolCall)
             started = asyncio.get_running_loop().time()
         assert asyncio.get_running_loop().time() - started <= 5
         assert service.closed
@@ -496,7 +487,7 @@ class TestSpeaking:
             [run] = reply.tool_calls
             assert (run.name, run.result) == ("door", None)
             await session.send_tool_result(run.id, "open")
-            result = (await read(session, events.ToolResult))[-1]
+            result = (await until(session, events.ToolResult))[-1]
             assert isinstance(result, events.ToolResult)
             assert result.result == {"result": "open"}
 
@@ -515,8 +506,8 @@ class TestListening:
     ) -> None:
         async with SonicSession(transport=service) as session:
             service.say(*heard("u", "hello."), *planned("p", "Hi."), *spoken("a", 2))
-            first = await read(session, events.TurnStarted)
-            rest = await read(session, events.TurnEnded)
+            first = await until(session, events.TurnStarted)
+            rest = await until(session, events.TurnEnded)
         assert [type(each) for each in first[1:]] == [events.Transcript, events.TurnStarted]
         assert [type(each) for each in rest] == [
             events.Transcript,
@@ -534,7 +525,7 @@ class TestListening:
             assert session.stats.audio_received == pytest.approx(60)
             assert await anext(session) == events.Interrupted(turn=1)
             service.say(*confirmed("f", "A long story."), *planned("p2", "Yes?"), *spoken("a2", 1))
-            rest = [*await read(session, events.AudioChunk)]
+            rest = [*await until(session, events.AudioChunk)]
             assert {each.turn for each in rest if isinstance(each, events.AudioChunk)} == {2}
             assert session.stats.unread_bytes < 10_000
 
@@ -554,10 +545,10 @@ class TestListening:
                 *marker("m"),
                 *confirmed("f", "Once upon a time there was a king."),
             )
-            interruption = (await read(session, events.Interrupted))[-1]
+            interruption = (await until(session, events.Interrupted))[-1]
             assert isinstance(interruption, events.Interrupted)
             assert interruption.heard == 0.5
-            await read(session, events.TurnEnded)
+            await until(session, events.TurnEnded)
             while len(session.history) < 2:
                 await anext(session)
             question, answer = session.history
@@ -606,7 +597,7 @@ class TestListening:
         async with SonicSession(retry=None, transport=service) as session:
             service.say_raw(RemoteProtocolError("checksum"))
             with pytest.raises(RemoteProtocolError, match="checksum"):
-                await read(session, events.SessionEnded)
+                await until(session, events.SessionEnded)
             with pytest.raises(RemoteProtocolError):
                 await session.send_audio(FRAME)
 
@@ -614,7 +605,7 @@ class TestListening:
         async with SonicSession(retry=None, transport=service) as session:
             service.say(*planned("p", "Hi."))
             service.say_raw(StreamLostError("gone", code="RST_STREAM_RECEIVED"))
-            await read(session, events.Transcript)
+            await until(session, events.Transcript)
             with pytest.raises(StreamLostError, match="gone"):
                 await anext(session)
             with pytest.raises(StreamLostError, match="gone"):
@@ -624,7 +615,7 @@ class TestListening:
         async with SonicSession(retry=None, transport=service) as session:
             service.say_raw(None)
             with pytest.raises(StreamLostError, match="gave no reason"):
-                await read(session, events.SessionEnded)
+                await until(session, events.SessionEnded)
 
     async def test_every_message_of_both_directions_can_be_watched(self, service: FakeService) -> None:
         seen: list[type] = []
@@ -637,7 +628,7 @@ class TestListening:
         session.on_message(watch)
         async with session:
             service.say(*heard("u", "hello."))
-            await read(session, events.Transcript)
+            await until(session, events.Transcript)
         assert seen[:2] == [messages.SessionStart, messages.PromptStart]
         assert messages.TextOutput in seen
         assert seen[-1] is messages.CompletionEnd
@@ -798,7 +789,7 @@ class TestClosing:
 
         async with SonicSession(retry=None, transport=Refusing()) as session:
             with pytest.raises(ServiceError, match="had enough"):
-                await read(session, events.SessionEnded)
+                await until(session, events.SessionEnded)
             with pytest.raises(TransportError, match="had enough"):
                 await session.send_text("Hello?")
 
@@ -813,7 +804,7 @@ class TestClosing:
             with pytest.raises(StreamLostError, match="cannot write"):
                 await session.send_text("Hello?")
             with pytest.raises(StreamLostError, match="cannot write"):
-                await read(session, events.SessionEnded)
+                await until(session, events.SessionEnded)
 
     async def test_nobody_is_told_of_exceptions_that_nobody_waited_for(self, service: FakeService) -> None:
         """ "Task exception was never retrieved" is what users of the plain SDK see at every end."""
