@@ -152,13 +152,15 @@ class Page:
         Path("pyproject.toml").write_text(example.parsed)
 
     def console(self, example: Example) -> None:
-        """Commands: those of novasonic, of pip and of make are what they should be."""
+        """Commands: those of novasonic, pip and make are what they should be, and programs are there."""
         for line in re.findall(r"^\$ (.*)$", example.parsed, re.MULTILINE):
             words = [word for word in shlex.split(line, comments=True) if word != "&&"]
             if "novasonic" in words and "pip" not in words:
                 _parser().parse_args(words[words.index("novasonic") + 1 :])
             for target in words[words.index("make") + 1 :] if "make" in words else ():
                 assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), line
+            for program in words:
+                assert not program.startswith("examples/") or (ROOT / program).exists(), line
 
 
 def scenario_of(page: Path) -> Scenario | None:
