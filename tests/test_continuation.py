@@ -338,6 +338,14 @@ def test_a_user_who_has_gone_on_wants_that_answered_and_not_the_rest_of_the_sent
 
 
 @pytest.mark.parametrize("again", [True, False])
+def test_what_the_program_has_asked_for_is_asked_for_again(*, again: bool) -> None:
+    """Neither the history nor the user's audio will tell."""
+    left = Left(history=(QUESTION, ANSWER), prompts=("Say goodbye.",))
+    assert carried(left, again=again) == (said(QUESTION, ANSWER), ["Say goodbye."])
+    assert carried(left, owed=False) == (said(QUESTION, ANSWER), [])
+
+
+@pytest.mark.parametrize("again", [True, False])
 def test_the_results_of_tools_are_told_in_words(*, again: bool) -> None:
     """A call is known only on the stream that it came over. No audio will tell its result."""
     left = Left(history=(*GREETING, QUESTION), calls=(RUN,))

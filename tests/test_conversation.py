@@ -1667,6 +1667,22 @@ def test_a_stream_confirms_only_what_it_has_said_itself(text: str) -> None:
 # --- a stream that is lost --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("wait", "left"), [(0.1, ("Say goodbye.",)), (1.0, ())])
+def test_what_the_program_has_asked_for_is_left_to_the_next_stream_until_the_model_has_spoken(
+    wait: float, left: tuple[str, ...]
+) -> None:
+    """What it says at once was thought of before."""
+    old = Service()
+    old.conversation.fold.prompted("c1")
+    for message in messages.text_block(
+        "Say goodbye.", prompt_name="p", role="USER", interactive=True, content_name="c1"
+    ):
+        old.conversation.sent(message, old.now)
+    old.now += wait
+    old.plans("Goodbye.")
+    assert old.is_lost()[0].prompts == left
+
+
 def test_a_stream_that_is_lost_in_the_middle_of_a_sentence_has_not_said_it() -> None:
     """It is said again."""
     old = Service()

@@ -364,6 +364,32 @@ async def test_a_typed_question_is_asked_again(running: Running) -> None:
         assert [log.typed for log in service.logs()] == [["a question"], ["a question"]]
 
 
+async def test_what_the_program_has_asked_for_is_asked_for_again_until_it_is_answered(
+    running: Running, utterance: Path
+) -> None:
+    """No word of it is in the history, which is all that another stream is told otherwise."""
+    turns = [Turn(typed="Greet the caller.", says="Hello!"), Turn(heard="hello", says="Who is there?")]
+    faults = [
+        Fault("cut", after_audio=12),
+        Fault("cut", after_audio=12, stream=2),
+        Fault("cut", stream=3, at=20),
+    ]
+    scenario = Scenario(turns=turns, faults=faults, behaviour=Behaviour(answer=2), shared=True)
+    async with running(scenario) as service:
+        async with SonicSession(transport=service.connect) as session:
+            await session.send_text("Greet the caller.", in_history=False)
+            await read_until(session, "Hello!")
+            await read_until(session, events.SessionRenewed)
+            await session.play_file(utterance)
+            await read_until(session, "Who is there?")
+            assert said(session) == [
+                ("ASSISTANT", "Hello!"),
+                ("USER", "hello"),
+                ("ASSISTANT", "Who is there?"),
+            ]
+        assert [log.typed for log in service.logs()] == [["Greet the caller."]] * 3 + [[]]
+
+
 async def test_a_stream_that_is_lost_in_mid_answer_goes_on_with_the_sentence(
     running: Running, utterance: Path
 ) -> None:

@@ -231,6 +231,7 @@ def carry(left: Left, *, owed: bool, again: bool, answers_typed_text: bool, max_
         elif left.unfinished is not None and not again:
             prompts.append(_GO_ON.format(text=left.unfinished) if left.unfinished else _GO_ON_AFTER)
         prompts += [told(run) for run in left.calls if run.result is not None]
+        prompts += left.prompts
     running = ", ".join(run.name for run in left.calls if run.result is None)
     if running and history and history[-1][0] == "USER":
         # Nobody said so; but history that ends with the user may be answered at once, and without the tool.

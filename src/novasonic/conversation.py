@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal, Protocol, assert_never
+from typing import Any, Final, Literal, NamedTuple, Protocol, assert_never
 
 import msgspec
 
@@ -29,7 +29,7 @@ _CONFIRMING: Final = 1.5  # seconds after a segment was heard; its FINAL text co
 _ANSWER_COMES: Final = 8.0  # seconds; it takes half a second, and a tool call may come in its place
 _SOONEST: Final = 0.2  # seconds from what is said to the first text that is about it; no less was seen
 _BEFORE_SPEECH: Final = 300  # ms: what is reported as the start of speech may be in the middle of a sound
-_PROMPTS_KEPT: Final = 8  # that an echo is looked for in
+_PROMPTS_KEPT: Final = 8  # that an echo is looked for in, or that wait for what the model says to them
 _UNSETTLED_KEPT: Final = 8  # responses that wait for their FINAL texts; more than two were never seen
 
 
@@ -69,12 +69,14 @@ class Left:
         unanswered: Whether it ends with the user, who was not answered yet.
         unfinished: The sentence in which a response broke off, empty if it was between two; None if none did.
         calls: The tools that the model waits for, and those whose results it has said nothing about.
+        prompts: What was typed, but not by the user, and the model has said nothing about.
     """
 
     history: tuple[Message, ...]
     unanswered: bool = False
     unfinished: str | None = field(default=None, repr=False)
     calls: tuple[ToolRun, ...] = ()
+    prompts: tuple[str, ...] = field(default=(), repr=False)
 
 
 class Player(Protocol):
@@ -213,6 +215,13 @@ class _Utterance:
         return next((piece for piece in waiting if piece.text.strip().casefold() == words), None)
 
 
+class _Prompt(NamedTuple):
+    """What is typed, but not by the user; see `Fold.prompted`."""
+
+    answer: tuple[str, str] | None
+    again: bool
+
+
 @dataclass(slots=True, kw_only=True)
 class _Block:
     """A block that the service has opened."""
@@ -245,6 +254,9 @@ class _Record:
     unfinished: str | None = None  # the sentence in which a stream was lost, until the model speaks again
     unspoken: dict[str, tuple[ToolRun, float]] = field(  # answered, and when, and not spoken about
         default_factory=dict[str, tuple[ToolRun, float]]
+    )
+    prompts: deque[tuple[str, float]] = field(  # of the program, and when, and not spoken about
+        default_factory=lambda: deque[tuple[str, float]](maxlen=_PROMPTS_KEPT)
     )
 
     def utterance(self) -> _Utterance:
@@ -364,6 +376,7 @@ class Conversation:
                 *(run for run, _ in record.unspoken.values()),
                 *(run for run in awaited if run.result is None),
             ),
+            prompts=tuple(text for text, _ in record.prompts),
         )
 
     def awaits(self, id_: str) -> bool:
@@ -412,7 +425,7 @@ class Fold:
         self._blocks: dict[str, _Block] = {}
         self._answering: dict[str, str] = {}  # tool use ids, by content name
         self._typing: dict[str, str] = {}  # by content name
-        self._prompts: dict[str, tuple[str, str] | None] = {}  # of what is typed, but not by the user
+        self._prompts: dict[str, _Prompt] = {}  # what is typed, but not by the user, by content name
         self._prompted = deque[str](maxlen=_PROMPTS_KEPT)
         self._asked_at: float | None = None
         self._speech_began_at: float | None = None
@@ -509,14 +522,17 @@ class Fold:
 
     # --- what passes over it ------------------------------------------------------------------------------
 
-    def prompted(self, content_name: str, answer: tuple[str, str] | None = None) -> None:
+    def prompted(
+        self, content_name: str, *, answer: tuple[str, str] | None = None, again: bool = False
+    ) -> None:
         """Take note that the text that will be sent under this name is none of the user's words.
 
         Args:
             content_name: That.
             answer: The id of the tool call that it answers, and the answer.
+            again: Whether it is only what the stream before has left.
         """
-        self._prompts[content_name] = answer
+        self._prompts[content_name] = _Prompt(answer=answer, again=again)
 
     def sent(self, message: InputMessage, now: float) -> list[Event]:
         """Take note of what was sent, at the time `now` in seconds of any clock; return what that means."""
@@ -535,8 +551,11 @@ class Fold:
                     self._record.utterance().pieces.append(_Piece(text=text, typed=True))
                     return []
                 self._prompted.append(text)
-                if (answer := self._prompts.pop(name)) is not None:
-                    return self.answered(*answer, now)
+                prompt = self._prompts.pop(name)
+                if prompt.answer is not None:
+                    return self.answered(*prompt.answer, now)
+                if not prompt.again:
+                    self._record.prompts.append((text, now))
             case messages.InputContentStart(tool_use_id=str(id_), content_name=name):
                 self._answering[name] = id_
             case messages.ToolResult(content_name=name, content=text):
@@ -880,13 +899,15 @@ class Fold:
         return self._stop_waiting(message)
 
     def _has_spoken(self, block: _Block, now: float) -> None:
-        """Take note that words have come; with the first it goes on, or speaks about what tools found."""
+        """Take note that words have come; with the first it goes on, or speaks about what it was told."""
         record = self._record
         if record.unfinished is not None:
             record.unfinished = None  # it was asked for that first
         elif block.begins:
             found = record.unspoken.items()
             record.unspoken = {id_: (run, at) for id_, (run, at) in found if now - at < _SOONEST}
+            while record.prompts and now - record.prompts[0][1] >= _SOONEST:
+                record.prompts.popleft()
         block.begins = False
 
     def _confirm(self, block: _Block, message: messages.TextOutput, now: float) -> list[Event]:

@@ -516,7 +516,7 @@ class Line:
 
     def _prompt(self, leg: _Leg, carried: Carried) -> None:
         for prompt in carried.prompts:
-            leg.stream.post(_typed(prompt, leg, by_user=False))
+            leg.stream.post(_typed(prompt, leg, by_user=False, again=True))
 
     def _situation(self, leg: _Leg) -> Situation:
         fold, now = leg.fold, self._loop.time()
@@ -619,12 +619,12 @@ def _may_pass(failure: BaseException, *, opened: bool) -> bool:
 
 
 def _typed(
-    text: str, leg: _Leg, *, by_user: bool, answer: tuple[str, str] | None = None
+    text: str, leg: _Leg, *, by_user: bool, answer: tuple[str, str] | None = None, again: bool = False
 ) -> Sequence[InputMessage]:
-    """Return the messages of a text that is to be answered."""
+    """Return the messages of a text that is to be answered; see `Fold.prompted`."""
     name = str(uuid4())
     if not by_user and leg.fold is not None:
-        leg.fold.prompted(name, answer)
+        leg.fold.prompted(name, answer=answer, again=again)
     return messages.text_block(
         text, prompt_name=leg.stream.prompt_name, role="USER", interactive=True, content_name=name
     )

@@ -186,9 +186,8 @@ class Stream:
     def _farewell(self) -> Sequence[InputMessage]:
         audio = list[InputMessage]()
         match self._lifecycle.block(self._audio_name):
-            case (
-                Block.EMPTY
-            ):  # the service rejects the end of a block that held nothing: a sample is something
+            case Block.EMPTY:
+                # The service rejects the end of a block that held nothing: a sample is something.
                 audio = [self._audio_input(bytes(2)), self._audio_end()]
             case Block.FILLED:
                 audio = [self._audio_end()]
