@@ -167,7 +167,7 @@ async def measure(sessions: int, seconds: float, folder: Path) -> tuple[list[Pag
     sys.path.insert(0, str(ROOT / "examples" / "browser"))
     from bridge import Settings  # an example, and no package
     from limits import Limits
-    from server import configured, listening, make_app
+    from server import Switchboard, configured, listening, make_app
 
     says = [{"text": "This goes on for a while.", "seconds": seconds}]
     told = {"turns": [{"typed": "*", "says": says}], "behaviour": {"delivery": 1.0}}  # in real time
@@ -185,8 +185,9 @@ async def measure(sessions: int, seconds: float, folder: Path) -> tuple[list[Pag
         )
         listener = listening("127.0.0.1", 0)
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-        watched = WatchedApp(make_app(settings, origins=[f"http://{address}"]))
-        server = configured(watched, limits)
+        board = Switchboard(settings)
+        watched = WatchedApp(make_app(board, origins=[f"http://{address}"]))
+        server = configured(watched, board)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         samples = Samples(watched)
         sampling = asyncio.create_task(samples.take())

@@ -3,6 +3,7 @@
 Its screenshots are kept in artifacts/.
 """
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -372,6 +373,24 @@ async def test_a_server_that_goes_away_is_told_in_words(tmp_path: Path) -> None:
             served.process.terminate()
             await page.until(f"{STATE} === 'off'")
             assert "being restarted" in await page.text("#log")
+            await asyncio.to_thread(served.process.wait, 20)
             await page.click("#start")
             await page.until("!document.querySelector('#error').hidden")
             assert "cannot be reached" in await page.text("#error")
+
+
+async def test_a_server_that_answers_and_takes_no_conversation_is_told_in_words(
+    offline: Server, tmp_path: Path
+) -> None:
+    """As in the moment in which it goes away."""
+    refused = """WebSocket = class {
+        constructor() { setTimeout(() => this.onclose({code: 1006, reason: ""})) }
+        close() {}
+    }; 0"""
+    async with chromium.chromium(tmp_path / "profile") as page:
+        await page.go(offline.url)
+        await page.run(refused)
+        await page.click("#start")
+        await page.until("!document.querySelector('#error').hidden")
+        assert "took no conversation" in await page.text("#error")
+        assert await page.run(STATE) == "off"

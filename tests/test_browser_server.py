@@ -480,6 +480,7 @@ async def test_a_server_that_is_stopped_ends_its_sessions(bedrock: Emulator, tmp
             await page.send("initialize")
             await page.until("initialized")
             served.process.terminate()
+            await page.until("conversation_ended", reason="server_shutdown")
             assert (await page.close_reason())[0] == 1012
         await asyncio.to_thread(served.process.wait, 20)
     assert bedrock.sessions[-1].outcome == "completed"

@@ -119,7 +119,7 @@ class Bridge:
         self._pacer = Pacer(limits.ahead)
         self._sending = asyncio.Lock()  # keeps the order: no audio goes out after the word that cuts it
         self._leaving = False  # whether the page has asked for the end
-        self._told_to_end: asyncio.Future[str] = self._loop.create_future()
+        self._told_to_end: asyncio.Future[Ending] = self._loop.create_future()
 
     @property
     def age(self) -> float:
@@ -141,10 +141,10 @@ class Bridge:
         """Whether its session is open, or still being closed."""
         return self.session is not None and self.session.state is not SessionState.CLOSED
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: str, *, close: int = 1000) -> None:
         """Have the conversation ended; returns at once."""
         if not self._told_to_end.done():
-            self._told_to_end.set_result(reason)
+            self._told_to_end.set_result(Ending(reason, close=close))
 
     async def serve(self) -> None:
         """Serve the socket until either side has had enough. Cancelling ends the session, too."""
@@ -337,7 +337,7 @@ class Bridge:
         while (left := self._limits.idle_after - self.idle) > 0:
             told, _ = await asyncio.wait({self._told_to_end}, timeout=left)
             if told:
-                raise Ending(self._told_to_end.result())
+                raise self._told_to_end.result()
         error = messages.Error(code="IDLE", message=f"nobody spoke for {self._limits.idle_after:g} s")
         raise Ending("idle", error=error)
 

@@ -29,7 +29,8 @@ them at 24 kHz if its `initialize` says "audioFormat": "binary". What is not kno
 The codes of errors that a page can avoid: BAD_MESSAGE, NOT_INITIALIZED, ALREADY_INITIALIZED, NOT_NOW,
 CREDENTIALS_REFUSED, CONFIGURATION (a value is wrong); and, with the end, TOO_MANY_MESSAGES, TOO_MUCH_AUDIO,
 TOO_SLOW, IDLE. Others are named after the errors of novasonic: THROTTLED, CREDENTIALS, STREAM_LOST and so on.
-The reasons of ends: client_request, idle, server_cleanup, service_ended, error, or one of those codes.
+The reasons of ends: client_request, idle, server_cleanup, server_shutdown, service_ended, error, or one of
+those codes.
 """
 
 from typing import Annotated, Any, Literal

@@ -60,6 +60,9 @@ TOKEN = "NOVASONIC_TOKEN"  # noqa: S105 - the name of a variable
 SEND_BUFFER = 64 * 1024
 GIVING_UP_MS = 60_000
 
+FAREWELL = 5.0  # seconds for all conversations to end, when the server does
+FAREWELL_READ = 0.5  # seconds for the pages to read that they have
+
 SYSTEM = "You are a friendly assistant. Keep your answers short: they are spoken."
 
 
@@ -76,9 +79,14 @@ async def weather(city: str, day: Literal["today", "tomorrow"] = "today") -> dic
 
 
 class Switchboard:
-    """All bridges, and what is told about them."""
+    """All bridges, and what is told about them.
+
+    Attributes:
+        limits: What their pages may ask for.
+    """
 
     def __init__(self, settings: Settings) -> None:
+        self.limits = settings.limits
         self._settings = settings
         self._bridges = set[Bridge]()
         self._started = time.monotonic()
@@ -131,16 +139,27 @@ class Switchboard:
             bridge.end("server_cleanup")
         return JSONResponse({"ended": len(ended)})
 
+    async def close(self) -> None:
+        """End all conversations, as the server ends; takes some seconds at most."""
+        if not self._bridges:
+            return
+        for bridge in self._bridges:
+            bridge.end("server_shutdown", close=1012)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL):
+                while self._bridges:  # noqa: ASYNC110 - they go one by one
+                    await asyncio.sleep(0.05)
+        await asyncio.sleep(FAREWELL_READ)
 
-def make_app(settings: Settings, *, origins: Sequence[str], token: str | None = None) -> Starlette:
+
+def make_app(board: Switchboard, *, origins: Sequence[str], token: str | None = None) -> Starlette:
     """Return the whole server, for uvicorn or whoever else runs such.
 
     Args:
-        settings: Of its sessions.
+        board: Of its conversations.
         origins: Where its page may come from, such as "https://voice.example.com".
         token: What everybody needs who is to use it; None: nothing.
     """
-    board = Switchboard(settings)
     # Any name may be made to lead to this machine: a page under a foreign one would count as ours.
     hosts = [urlsplit(each).hostname or "" for each in origins]
     return Starlette(
@@ -157,9 +176,28 @@ def make_app(settings: Settings, *, origins: Sequence[str], token: str | None = 
     )
 
 
-def configured(app: ASGIApp, limits: Limits) -> uvicorn.Server:
+class Server(uvicorn.Server):
+    """Runs the app. When it ends, it tells the pages before they are cut off.
+
+    uvicorn says a word and closes; and what a page has sent meanwhile makes the kernel take that word back.
+    """
+
+    def __init__(self, config: uvicorn.Config, board: Switchboard) -> None:
+        super().__init__(config)
+        self._board = board
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let nobody in any more, end all conversations, and then the server."""
+        for each in (*self.servers, *(sockets or ())):
+            each.close()
+        await self._board.close()
+        await super().shutdown(sockets)
+
+
+def configured(app: ASGIApp, board: Switchboard) -> Server:
     """Return the server that runs the app."""
-    return uvicorn.Server(
+    limits = board.limits
+    return Server(
         uvicorn.Config(
             app,
             ws="websockets-sansio",  # waits while a page does not read, and reads no faster than it is asked
@@ -171,7 +209,8 @@ def configured(app: ASGIApp, limits: Limits) -> uvicorn.Server:
             timeout_graceful_shutdown=10,
             lifespan="off",
             log_level="warning",
-        )
+        ),
+        board,
     )
 
 
@@ -216,9 +255,10 @@ async def serve(options: argparse.Namespace) -> None:
             emulated=options.emulator is not None,
         )
         origins = own + [each.rstrip("/") for each in options.origin]
-        app = make_app(settings, origins=origins, token=os.environ.get(TOKEN) or None)
+        board = Switchboard(settings)
+        app = make_app(board, origins=origins, token=os.environ.get(TOKEN) or None)
         print(f"http://localhost:{port}/ until Ctrl-C", flush=True)
-        await configured(app, limits).serve(sockets=[listener])
+        await configured(app, board).serve(sockets=[listener])
 
 
 def _limit(text: str) -> tuple[str, str]:

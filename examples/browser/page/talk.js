@@ -325,8 +325,9 @@ class Conversation {
     const ready = this.ready;
     this.leave(ENDS[this.reason] ?? ENDS[code] ?? (ready ? "The connection was lost. Start again." : ""));
     // A browser does not say why a socket was refused, but an ordinary request is told.
-    if (!ready && code === 1006) await this.view.learn();
-    else if (code !== 1000 && reason && !this.reason) this.view.fail(`The server closed the conversation: ${reason}.`);
+    if (!ready && code === 1006) {
+      if (await this.view.learn()) this.view.fail("The server took no conversation. Try again in a minute.");
+    } else if (code !== 1000 && reason && !this.reason) this.view.fail(`The server closed the conversation: ${reason}.`);
   }
 
   leave(why) {
@@ -348,13 +349,15 @@ const MICROPHONE = {
   NotReadableError: "Another program holds the microphone. Close that one, or type.",
 };
 
+const RESTARTED = "The server is being restarted. Try again in a minute.";
 const ENDS = {
   client_request: "You have ended the conversation.",
   idle: "The conversation has ended, as nobody spoke for a while.",
   server_cleanup: "The server has ended the conversation.",
   service_ended: "The service has ended the conversation.",
   error: "The conversation has ended by an error.",
-  1012: "The server is being restarted. Try again in a minute.",
+  server_shutdown: RESTARTED,
+  1012: RESTARTED,
 };
 
 // --- the page ------------------------------------------------------------------------------------------------
