@@ -8,7 +8,6 @@ was lost on the way.
 import argparse
 import asyncio
 import itertools
-import os
 import sys
 import tempfile
 import time
@@ -28,7 +27,7 @@ from bench.client import Spread
 from bench.pages import Page, number_in
 from novasonic import messages
 from novasonic.bedrock import BedrockConnector
-from novasonic.cli import emulator_process
+from novasonic.cli import emulated
 from novasonic.limiter import SessionLimiter
 from novasonic.session import SessionOptions
 from novasonic.transport import Connector, Transport
@@ -173,8 +172,7 @@ async def measure(sessions: int, seconds: float, folder: Path) -> tuple[list[Pag
     told = {"turns": [{"typed": "*", "says": says}], "behaviour": {"delivery": 1.0}}  # in real time
     scenario = folder / "scenario.json"
     await asyncio.to_thread(scenario.write_bytes, msgspec.json.encode(told))
-    async with emulator_process(str(scenario)) as env:
-        os.environ.update(env)
+    async with emulated(str(scenario)):
         connector = WatchedConnector(BedrockConnector("amazon.nova-2-sonic-v1:0"))
         # Where this machine was busy elsewhere, speech comes in a burst, of which some would wait to be due.
         limits = Limits(sessions=sessions, ahead=seconds)

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from clocks import pass_time
 from novasonic import AudioChunk
 from novasonic.emulator import Behaviour, Emulator, Fault, Say, Scenario, ToolCall, Turn
 from pacing import ROOM, Pacer
@@ -663,12 +664,12 @@ async def test_what_was_heard_is_what_was_handed_out_and_had_its_time() -> None:
     for _ in range(8):
         await pacer.next()  # the eighth waits: then so much is ahead as may be, and itself
     assert pacer.heard(1) == pytest.approx(0.8 - AHEAD - 0.1)
-    await asyncio.sleep(0.1)
+    await pass_time(0.1)
     pacer.stop()
     assert pacer.heard(1) == pytest.approx(0.8 - AHEAD)
     await pacer.put(piece(0.3, turn=2))
     assert (await pacer.next()).turn == 2, "at once, and nothing is left of what was cut"
-    await asyncio.sleep(1)
+    await pass_time(1)
     assert pacer.heard(1) == pytest.approx(0.8 - AHEAD)
     assert pacer.heard(2) == pytest.approx(0.3)
 
@@ -679,7 +680,7 @@ async def test_a_full_queue_waits_and_an_interruption_makes_room() -> None:
     for _ in range(round(ROOM)):
         await pacer.put(piece(1.0))
     waiting = asyncio.create_task(pacer.put(piece(1.0)))
-    await asyncio.sleep(1)
+    await pass_time(1)
     assert not waiting.done()
     pacer.stop()
     await waiting

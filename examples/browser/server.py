@@ -25,7 +25,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -47,7 +47,7 @@ from bridge import Bridge, Settings
 from guard import Guard
 from limits import Limits
 from novasonic import SessionLimiter, SonicError, tool
-from novasonic.cli import emulator_process
+from novasonic.cli import emulated
 from novasonic.models import MODELS
 from novasonic.session import SessionOptions
 
@@ -222,16 +222,6 @@ def listening(host: str, port: int) -> socket.socket:
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux has it
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GIVING_UP_MS)
     return listener
-
-
-@contextlib.asynccontextmanager
-async def emulated(scenario: str) -> AsyncGenerator[None]:
-    """Run an emulator, and lead all sessions there."""
-    async with emulator_process(scenario) as env:
-        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CREDENTIAL_EXPIRATION"):  # those of other keys
-            os.environ.pop(name, None)
-        os.environ.update(env)
-        yield
 
 
 async def serve(options: argparse.Namespace) -> None:

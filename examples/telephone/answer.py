@@ -32,7 +32,7 @@ from starlette.websockets import WebSocket
 import mediastream
 from call import GONE, Call, CallError
 from novasonic import SessionLimiter, SonicError, ThrottledError
-from novasonic.cli import emulator_process
+from novasonic.cli import emulated
 from novasonic.session import SessionOptions
 
 logger = logging.getLogger("telephone")
@@ -199,9 +199,7 @@ async def main(arguments: Sequence[str] | None = None) -> None:
     await asyncio.to_thread(importlib.import_module, "novasonic.bedrock")
     async with contextlib.AsyncExitStack() as stack:
         if options.emulator:
-            for of_other_keys in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CREDENTIAL_EXPIRATION"):
-                os.environ.pop(of_other_keys, None)
-            os.environ.update(await stack.enter_async_context(emulator_process()))
+            await stack.enter_async_context(emulated())
         print(f"The webhook for calls is http://{options.host}:{listener.getsockname()[1]}/voice", flush=True)
         await server_of(telephone).serve(sockets=[listener])
 

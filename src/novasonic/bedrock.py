@@ -137,8 +137,8 @@ class _Chain:
         """
         try:
             import botocore.credentials  # noqa: PLC0415 - an extra
-            import botocore.exceptions  # noqa: PLC0415
-            import botocore.session  # noqa: PLC0415
+            import botocore.exceptions  # noqa: PLC0415 - as above
+            import botocore.session  # noqa: PLC0415 - as above
         except ImportError:
             return asyncio.run(self._ask_sdk(region))
         with self._lock:  # keys and the time at which they expire belong together

@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 import warnings
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -174,8 +174,7 @@ def _command(commands: Any, name: str, run: Any, summary: str, more: str = "") -
 async def _demo(options: argparse.Namespace) -> None:
     from novasonic import demo  # noqa: PLC0415 - needs an extra
 
-    async with emulator_process(scenario="demo") as env:
-        _move_to(env)
+    async with emulated("demo"):
         await demo.run(Path(options.out))
 
 
@@ -196,7 +195,7 @@ async def _talk(options: argparse.Namespace) -> None:
         settings["record_audio"] = options.record
     async with contextlib.AsyncExitStack() as stack:
         if options.emulator:
-            _move_to(await stack.enter_async_context(emulator_process()))
+            await stack.enter_async_context(emulated())
         await talk.run(int(device) if device and device.isdecimal() else device, options.echo, **settings)
 
 
@@ -204,7 +203,7 @@ async def _ask(options: argparse.Namespace) -> None:
     settings = _settings(options)
     async with contextlib.AsyncExitStack() as stack:
         if options.emulator:
-            _move_to(await stack.enter_async_context(emulator_process()))
+            await stack.enter_async_context(emulated())
         reply = await ask(options.prompt, timeout=options.timeout, **settings)
     _show(reply, typed=options.prompt)
     if options.out:
@@ -302,7 +301,7 @@ async def _doctor(options: argparse.Namespace) -> int:
         endpoint_url=options.endpoint_url,
         offline=options.offline,
         timeout=options.timeout,
-        emulator=_emulated() if options.emulator else None,
+        emulator=emulated() if options.emulator else None,
         on_check=lambda name: None if quiet else _overwrite(f"... {name}"),
     )
     if not quiet:
@@ -337,22 +336,21 @@ def _print_lines(lines: "Sequence[Line]") -> None:
 
 
 @contextlib.asynccontextmanager
-async def _emulated() -> AsyncGenerator[str]:
-    """Run an emulator, lead the environment there, and yield its address."""
-    async with emulator_process() as env:
-        _move_to(env)
+async def emulated(scenario: str | None = None) -> AsyncGenerator[str]:
+    """Run an emulator, lead this process there for good, which does nothing else, and yield its address.
+
+    Raises:
+        ConfigurationError: If it does not start; with its own word for why.
+    """
+    async with _emulator_process(scenario) as env:
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CREDENTIAL_EXPIRATION"):  # those of other keys
+            os.environ.pop(name, None)
+        os.environ.update(env)
         yield env["AWS_ENDPOINT_URL_BEDROCK_RUNTIME"]
 
 
-def _move_to(env: Mapping[str, str]) -> None:
-    """Lead the environment to an emulator: its made-up keys, in a process that does nothing else."""
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CREDENTIAL_EXPIRATION"):  # those of other keys
-        os.environ.pop(name, None)
-    os.environ.update(env)
-
-
 @contextlib.asynccontextmanager
-async def emulator_process(scenario: str | None = None) -> AsyncGenerator[dict[str, str]]:
+async def _emulator_process(scenario: str | None = None) -> AsyncGenerator[dict[str, str]]:
     """Run an emulator in a process of its own, and yield the environment that leads there.
 
     Raises:
@@ -369,8 +367,8 @@ async def emulator_process(scenario: str | None = None) -> AsyncGenerator[dict[s
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None  # noqa: S101 - asked for above
-    assert process.stderr is not None  # noqa: S101
-    assert process.stdin is not None  # noqa: S101
+    assert process.stderr is not None  # noqa: S101 - as well
+    assert process.stdin is not None  # noqa: S101 - as well
     try:
         env = dict[str, str]()
         async with asyncio.timeout(_STARTING):
